@@ -1,0 +1,66 @@
+"""windrow: notebook-first prediction services whose features, training and inference agree in time.
+
+One rule: a feature view is a function from (entity keys, time) to rows; training asks it about the
+past, serving asks it about now.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from windrow.errors import WindrowError
+    from windrow.features.group import FeatureGroup, feature_group
+    from windrow.features.label import Label
+    from windrow.features.on_demand import on_demand
+    from windrow.features.source import Constant, CsvFile, Every, Source
+    from windrow.features.view import FeatureView
+    from windrow.models.columns import columns
+    from windrow.models.service import (
+        Batch,
+        Drift,
+        Gate,
+        Notebook,
+        Online,
+        PredictionService,
+        RandomSplit,
+        TimeSplit,
+    )
+    from windrow.schema import Entity, Field, Status
+    from windrow.settings import Settings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "windrow.errors": ("WindrowError",),
+    "windrow.features.group": ("FeatureGroup", "feature_group"),
+    "windrow.features.label": ("Label",),
+    "windrow.features.on_demand": ("on_demand",),
+    "windrow.features.source": ("Constant", "CsvFile", "Every", "Source"),
+    "windrow.features.view": ("FeatureView",),
+    "windrow.models.columns": ("columns",),
+    "windrow.models.service": (
+        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "RandomSplit", "TimeSplit",
+    ),
+    "windrow.schema": ("Entity", "Field", "Status"),
+    "windrow.settings": ("Settings",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
+    "Label", "Notebook", "Online", "PredictionService", "RandomSplit", "Settings", "Source", "Status", "TimeSplit",
+    "WindrowError", "columns", "feature_group", "on_demand",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that an online worker that needs one struct does not pay for Ibis.
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'windrow' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

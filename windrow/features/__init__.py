@@ -1,0 +1,1 @@
+"""Declarations of features, and the joins that read them in time."""

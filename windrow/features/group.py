@@ -1,0 +1,295 @@
+"""Feature groups: functions from source tables to rows of features, checked when they are declared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import ibis
+import ibis.expr.operations as ops
+from ibis.expr.format import pretty
+
+from windrow.clock import duration
+from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.reference import Reference
+from windrow.features.source import Column, Source
+from windrow.schema import (
+    EVENT_TIME,
+    KNOWN_AT,
+    SYSTEM_COLUMNS,
+    Entity,
+    check_name,
+    fingerprint,
+)
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+_IBIS = {"timestamp": "timestamp('UTC', 6)"}
+_DTYPES = {
+    "boolean": "bool", "int8": "int32", "int16": "int32", "int32": "int32", "int64": "int64",
+    "float32": "float32", "float64": "float64", "string": "string",
+}  # fmt: skip
+
+
+def ibis_dtype(dtype: str) -> str:
+    """Return the name that Ibis has for a dtype.
+
+    Examples
+    --------
+    >>> ibis_dtype("timestamp"), ibis_dtype("int64")
+    ("timestamp('UTC', 6)", 'int64')
+    """
+    return _IBIS.get(dtype, dtype)
+
+
+def unbound(fields: Mapping[str, str], name: str) -> ir.Table:
+    """Return an Ibis table without data, with the two times that windrow adds to every table."""
+    columns = {**fields, EVENT_TIME: "timestamp", KNOWN_AT: "timestamp"}
+    return ibis.table({c: ibis_dtype(d) for c, d in columns.items()}, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some features of a group, in a role: the keys found under other names, the features prefixed."""
+
+    group: FeatureGroup
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    prefix: str = ""
+
+    def of(self, *keys: str, prefix: str = "") -> Selection:
+        """Return the same features for the entity found under the request fields `keys`."""
+        if len(keys) != len(self.group.entity.keys):
+            raise DeclarationError(f"group {self.group.name!r} has keys {self.group.entity.key_names}, but of() got {keys}", next_step="name one request field per key")
+        return Selection(self.group, self.names, keys, prefix)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Name in the view -> name in the group."""
+        return {self.prefix + name: name for name in self.names}
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureGroup:
+    """A versioned table of features per entity key and time; made by `feature_group`.
+
+    Attributes
+    ----------
+    features
+        Feature -> dtype, in the order the function gives them.
+    ttl
+        Microseconds after which a value is expired, or None.
+    """
+
+    name: str
+    entity: Entity
+    version: int
+    function: Callable[..., ir.Table]
+    inputs: dict[str, Source | FeatureGroup]
+    ttl: int | None = None
+    online: bool = True
+    checks: Reference | None = None
+    on_bad: str = "reject"
+    description: str = ""
+    owner: str | None = None
+
+    @property
+    def table_name(self) -> str:
+        """Name with version, such as ``card_profile_v1``."""
+        return f"{self.name}_v{self.version}"
+
+    @property
+    def key(self) -> str:
+        """Its asset key and lake path."""
+        return f"features/{self.table_name}"
+
+    @cached_property
+    def expression(self) -> ir.Table:
+        """The definition over tables without data."""
+        return self.build({p: unbound(_fields(i), i.key) for p, i in self.inputs.items()})
+
+    @cached_property
+    def features(self) -> dict[str, str]:
+        """Feature -> dtype."""
+        skip = {*self.entity.key_names, *SYSTEM_COLUMNS}
+        schema = self.expression.schema()
+        return {n: _dtype(self.name, n, t) for n, t in schema.items() if n not in skip}
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Keys and features with dtypes, as a group that reads this one sees them."""
+        return {**{k.name: k.dtype for k in self.entity.keys}, **self.features}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when the meaning of the rows changes (not with names of parameters or comments)."""
+        return fingerprint(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """The definition as JSON-like facts."""
+        return {
+            "entity": {k.name: k.dtype for k in self.entity.keys},
+            "definition": pretty(self.expression.op()),
+            "features": self.features,
+            "ttl": self.ttl,
+            "inputs": {i.key: i.fingerprint for i in self.inputs.values()},
+        }
+
+    def build(self, tables: Mapping[str, ir.Table]) -> ir.Table:
+        """Apply the definition to `tables` (by parameter name).
+
+        Returns
+        -------
+        ibis.expr.types.Table
+            Columns: keys, features, ``event_time``, ``known_at``.
+        """
+        made = _carry_times(self.function(**tables))
+        _check_result(self, made)
+        features = [c for c in made.columns if c not in {*self.entity.key_names, *SYSTEM_COLUMNS}]
+        hidden = {c for i in self.inputs.values() if isinstance(i, Source) for c in i.time_columns}
+        features = [c for c in features if c not in hidden]
+        cast = {k.name: ibis_dtype(k.dtype) for k in self.entity.keys}
+        return made.select(*self.entity.key_names, *features, EVENT_TIME, KNOWN_AT).cast(cast)
+
+    def __getattr__(self, name: str) -> Column:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.column(name)
+
+    def __getitem__(self, names: str | tuple[str, ...]) -> Selection:
+        wanted = (names,) if isinstance(names, str) else names
+        for name in wanted:
+            self.column(name)
+        return Selection(self, tuple(wanted), self.entity.key_names)
+
+    def of(self, *keys: str, prefix: str = "") -> Selection:
+        """All features for the entity found under other request fields: ``form.of("home_team", prefix="home_")``."""
+        return self.all.of(*keys, prefix=prefix)
+
+    @property
+    def all(self) -> Selection:
+        """Every feature of the group."""
+        return Selection(self, tuple(self.features), self.entity.key_names)
+
+    def column(self, name: str) -> Column:
+        """Return one feature as an input of an on-demand function."""
+        if name not in self.features:
+            raise UnknownNameError("feature", name, list(self.features), where=f"feature group {self.name!r}")
+        return Column(self, name, self.features[name])
+
+
+def feature_group(
+    entity: Entity,
+    *,
+    version: int = 1,
+    ttl: str | None = None,
+    online: bool = True,
+    checks: str | Callable[..., Any] | None = None,
+    on_bad: Literal["reject", "quarantine"] = "reject",
+    owner: str | None = None,
+) -> Callable[[Callable[..., ir.Table]], FeatureGroup]:
+    """Declare a feature group: a function whose parameters are named after sources or groups of its module.
+
+    Parameters
+    ----------
+    entity
+        Whose features these are; its keys must be columns of the result.
+    version
+        Raise it when the definition changes.
+    ttl
+        Age (such as ``"400d"``) after which values count as expired.
+    online
+        Whether rows go to the online store.
+    checks
+        ``"module:Schema"``, a pandera schema that rows must pass before they are committed.
+    on_bad
+        What happens to rows that fail: ``reject`` the whole write or ``quarantine`` the rows.
+
+    Raises
+    ------
+    DeclarationError
+        When an input, key, time or dtype cannot be right; the message names what exists.
+
+    Examples
+    --------
+    >>> card = Entity("card", card_id="int64")
+    >>> payments = Source("payments", event_time="ts", columns={"card_id": "int64", "amount": "float64"})
+    >>> def spend(payments):
+    ...     return payments.select("card_id", cents=payments.amount * 100)
+    >>> spend.__globals__["payments"] = payments
+    >>> feature_group(card)(spend).features
+    {'cents': 'float64'}
+    """
+
+    def declare(function: Callable[..., ir.Table]) -> FeatureGroup:
+        name = check_name("feature group", function.__name__)
+        if on_bad not in ("reject", "quarantine"):
+            raise UnknownNameError("policy on_bad", on_bad, ["reject", "quarantine"], where=f"feature group {name!r}")
+        if version < 1:
+            raise DeclarationError(f"feature group {name!r} has version {version}", next_step="start at version=1")
+        package = function.__globals__.get("__package__") or None
+        group = FeatureGroup(
+            name, entity, version, function, _inputs(function),
+            ttl=duration(ttl) if ttl else None, online=online, on_bad=on_bad, owner=owner,
+            checks=Reference.to(checks, package) if checks else None,
+            description=inspect.getdoc(function) or "",
+        )  # fmt: skip
+        if not group.features:
+            raise DeclarationError(f"feature group {name!r} makes no feature", next_step="select at least one column besides the keys")
+        return group
+
+    return declare
+
+
+def _inputs(function: Callable[..., Any]) -> dict[str, Source | FeatureGroup]:
+    known = {n: v for n, v in function.__globals__.items() if isinstance(v, Source | FeatureGroup)}
+    for name in inspect.signature(function).parameters:
+        if name not in known:
+            raise UnknownNameError("source or group", name, list(known), where=f"the module of feature group {function.__name__!r}")
+    return {name: known[name] for name in inspect.signature(function).parameters}
+
+
+def _fields(owner: Source | FeatureGroup) -> dict[str, str]:
+    return {k: v for k, v in owner.fields.items() if k not in SYSTEM_COLUMNS}
+
+
+def _carry_times(table: ir.Table) -> ir.Table:
+    """Keep both times through every projection, so that definitions need not name them."""
+
+    def keep(node: Any, kwargs: Mapping[str, Any] | None) -> Any:
+        # Ibis gives None where no child was replaced; the node's own arguments are in force then.
+        arguments = kwargs or dict(zip(node.argnames, node.args, strict=True))
+        if not isinstance(node, ops.Project):
+            return node.__recreate__(arguments) if kwargs else node
+        parent, values = arguments["parent"], arguments["values"]
+        missing = [c for c in (EVENT_TIME, KNOWN_AT) if c not in values and c in parent.schema]
+        return ops.Project(parent, {**values, **{c: ops.Field(parent, c) for c in missing}})
+
+    return table.op().replace(keep).to_expr()
+
+
+def _check_result(group: FeatureGroup, table: ir.Table) -> None:
+    where, schema = f"feature group {group.name!r}", table.schema()
+    for key in group.entity.keys:
+        if key.name not in schema:
+            raise UnknownNameError("key column", key.name, list(schema), where=f"the result of {where}")
+        if _dtype(group.name, key.name, schema[key.name]) != key.dtype:
+            raise DeclarationError(f"{where}: key {key.name!r} is {schema[key.name]}, but entity {group.entity.name!r} says {key.dtype}", next_step=f"cast it: .cast({{{key.name!r}: {key.dtype!r}}})")
+    for time in (EVENT_TIME, KNOWN_AT):
+        if time not in schema:
+            raise DeclarationError(f"the result of {where} has no {time}", next_step=f"keep {time} in every aggregation, such as {time}=t.{time}.max()")
+
+
+def _dtype(group: str, name: str, dtype: Any) -> str:
+    if dtype.is_timestamp():
+        return "timestamp"
+    plain = str(dtype.copy(nullable=True))
+    if plain not in _DTYPES:
+        raise DeclarationError(f"feature group {group!r}: column {name!r} is {plain}, which windrow does not store", next_step=f"cast it to one of {', '.join(sorted(set(_DTYPES.values())))}")
+    return _DTYPES[plain]
+
+

@@ -1,0 +1,262 @@
+"""Sources: where rows come from, and when each row was true and could be known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from windrow.clock import duration, parse_time
+from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.reference import Reference, declaring_package
+from windrow.schema import (
+    EVENT_TIME,
+    SYSTEM_COLUMNS,
+    Entity,
+    Field,
+    check_dtype,
+    check_name,
+    fingerprint,
+)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One event time for a source that has no times: a single snapshot (random splits only).
+
+    Examples
+    --------
+    >>> Constant("1970-01-01").micros
+    0
+    """
+
+    text: str
+
+    @property
+    def micros(self) -> int:
+        """UTC microseconds."""
+        return parse_time(self.text)
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A file in `WINDROW_DATA`: which column of it is which column of the source.
+
+    Parameters
+    ----------
+    name
+        File name inside the data folder.
+    columns
+        Source column -> column of the file.
+    constants
+        Source column -> the same text in every row.
+    where
+        File column -> the text that a row must hold to be read.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a source, group or spine, as an input of a declaration."""
+
+    owner: Any
+    name: str
+    dtype: str
+
+    def __repr__(self) -> str:
+        return f"{self.owner.name}.{self.name}"
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Source:
+    """A named table of events or states, with typed columns and its times.
+
+    Parameters
+    ----------
+    name
+        Lower snake case; unique in the project.
+    columns
+        Column -> dtype (``bool int32 int64 float32 float64 string timestamp``), without the time columns.
+    event_time
+        The column that says when a row was true, or a `Constant`.
+    known_at
+        The column that says when a row could be known (default: the event time plus `delay`).
+    delay
+        A fixed delay such as ``"15d"`` between event time and known-at.
+    id
+        The column that identifies an event; duplicates of it are refused.
+    timezone
+        Zone of naive times in the data; without it naive times are refused.
+    ambiguous
+        What to do with a local hour that happened twice: ``refuse``, ``earliest`` or ``latest``.
+    file, simulator
+        A `CsvFile` used where it exists, and ``"module:function"`` that makes rows where it does not.
+
+    Examples
+    --------
+    >>> payments = Source("payments", id="payment_id", event_time="ts", columns={"payment_id": "int64", "amount": "float64"})
+    >>> payments.amount
+    payments.amount
+    """
+
+    name: str
+    columns: dict[str, str]
+    event_time: str | Constant
+    known_at: str | None
+    delay: int
+    id: str | None
+    timezone: str | None
+    ambiguous: str
+    file: CsvFile | None
+    simulator: Reference | None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        columns: Mapping[str, str],
+        event_time: str | Constant,
+        known_at: str | None = None,
+        delay: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's own word
+        timezone: str | None = None,
+        ambiguous: Literal["refuse", "earliest", "latest"] = "refuse",
+        file: CsvFile | None = None,
+        simulator: str | None = None,
+    ) -> None:
+        values = {"name": check_name("source", name), "columns": dict(columns), "event_time": event_time}
+        values |= {"known_at": known_at, "delay": duration(delay) if delay else 0, "id": id}
+        values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file}
+        values["simulator"] = Reference.to(simulator, declaring_package()) if simulator else None
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+        _check_columns(self)
+        _check_times(self)
+        _check_file(self)
+
+    def __getattr__(self, name: str) -> Column:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.column(name)
+
+    def __getitem__(self, name: str) -> Column:
+        return self.column(name)
+
+    def column(self, name: str) -> Column:
+        """Return one column as an input for a view; raise `UnknownNameError` with the closest name."""
+        if name not in self.fields:
+            raise UnknownNameError("column", name, list(self.fields), where=f"source {self.name!r}")
+        return Column(self, name, self.fields[name])
+
+    @property
+    def time_columns(self) -> tuple[str, ...]:
+        """The declared time columns that are in the data (none for a `Constant`)."""
+        return tuple(c for c in (self.event_time, self.known_at) if isinstance(c, str))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Every column that a feature group may read, with dtypes, declared times included."""
+        return {**self.columns, **dict.fromkeys(self.time_columns, "timestamp")}
+
+    @property
+    def spine_fields(self) -> tuple[Field, ...]:
+        """The columns of one spine row."""
+        return tuple(Field(name, dtype) for name, dtype in self.columns.items())
+
+    @property
+    def key(self) -> str:
+        """Its asset key and lake path."""
+        return f"sources/{self.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when names, types or times of the declaration change."""
+        return fingerprint(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """The declaration as JSON-like facts."""
+        return {
+            "columns": self.columns,
+            "event_time": self.event_time.text if isinstance(self.event_time, Constant) else self.event_time,
+            "constant": isinstance(self.event_time, Constant),
+            "known_at": self.known_at,
+            "delay": self.delay,
+            "id": self.id,
+            "timezone": self.timezone,
+            "ambiguous": self.ambiguous,
+        }
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Every:
+    """A clock as spine: one row per entity key and tick.
+
+    Examples
+    --------
+    >>> hourly = Every("1h", Entity("area", area="string"))
+    >>> hourly.event_time
+    every_1h.event_time
+    """
+
+    interval: int
+    entity: Entity
+    name: str
+
+    def __init__(self, interval: str, entity: Entity) -> None:
+        object.__setattr__(self, "interval", duration(interval))
+        object.__setattr__(self, "entity", entity)
+        object.__setattr__(self, "name", f"every_{interval}")
+
+    @property
+    def event_time(self) -> Column:
+        """The tick, as an input of an on-demand feature."""
+        return Column(self, EVENT_TIME, "timestamp")
+
+    @property
+    def spine_fields(self) -> tuple[Field, ...]:
+        """The columns of one spine row."""
+        return self.entity.keys
+
+
+def _check_columns(source: Source) -> None:
+    where = f"source {source.name!r}"
+    for name, dtype in source.columns.items():
+        check_dtype(dtype, where=f"{where}, column {name!r}")
+        if name in SYSTEM_COLUMNS and name not in source.time_columns:
+            raise DeclarationError(f"{where} has a column {name!r}, which windrow adds itself", next_step="rename it")
+    if source.id is not None and source.id not in source.columns:
+        raise UnknownNameError("id column", source.id, list(source.columns), where=where)
+    for name in source.time_columns:
+        if source.columns.get(name, "timestamp") != "timestamp":
+            raise DeclarationError(f"{where}: time column {name!r} is declared {source.columns[name]}", next_step="declare it as timestamp or leave it out of columns")
+
+
+def _check_times(source: Source) -> None:
+    if source.known_at and source.delay:
+        raise DeclarationError(f"source {source.name!r} has both known_at and delay", next_step="keep one of them")
+    if isinstance(source.event_time, Constant):
+        _ = source.event_time.micros
+    if source.timezone is not None:
+        try:
+            ZoneInfo(source.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise DeclarationError(f"source {source.name!r}: there is no time zone {source.timezone!r}", next_step='use an IANA name such as "UTC" or "Australia/Melbourne"') from None
+    if source.ambiguous not in ("refuse", "earliest", "latest"):
+        raise UnknownNameError("rule for ambiguous times", source.ambiguous, ["refuse", "earliest", "latest"], where=f"source {source.name!r}")
+
+
+def _check_file(source: Source) -> None:
+    if source.file is None:
+        return
+    made = {*source.file.columns, *source.file.constants}
+    for name in made - set(source.fields):
+        raise UnknownNameError("column", name, list(source.fields), where=f"source {source.name!r} (named in its file)")
+    missing = sorted(set(source.fields) - made)
+    if missing:
+        raise DeclarationError(f"source {source.name!r}: its file {source.file.name!r} gives no column for {missing}", next_step="map them in CsvFile(columns=...) or constants")

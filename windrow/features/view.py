@@ -1,0 +1,189 @@
+"""Feature views: a function from (entity keys, time) to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.contract import Contract, Lookup, OnDemand
+from windrow.features.group import FeatureGroup, Selection
+from windrow.features.on_demand import OnDemandFeature, check_imports
+from windrow.features.source import Column, Every, Source
+from windrow.schema import EVENT_TIME, Field, check_name
+
+Feature = FeatureGroup | Selection | OnDemandFeature | Column
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class FeatureView:
+    """The inputs of a model: features of one or more groups, on-demand features and raw values.
+
+    Parameters
+    ----------
+    name
+        Lower snake case.
+    spine
+        A `Source` (one prediction per row, at its event time) or `Every` (one per key and tick).
+        Training, batch scoring and a request have the same columns.
+    features
+        Groups (all features), ``group["a", "b"]``, ``group.of(...)``, `on_demand(...)`, or columns
+        of the spine; their order is the model's.
+
+    Examples
+    --------
+    >>> from windrow.schema import Entity
+    >>> payments = Source("payments", event_time="ts", columns={"card_id": "int64", "amount": "float64"})
+    >>> FeatureView("fraud", spine=payments, features=[payments.amount]).contract.feature_names
+    ('amount',)
+    """
+
+    name: str
+    spine: Source | Every
+    features: tuple[Feature, ...]
+
+    def __init__(self, name: str, *, spine: Source | Every, features: Sequence[Feature]) -> None:
+        object.__setattr__(self, "name", check_name("view", name))
+        object.__setattr__(self, "spine", spine)
+        object.__setattr__(self, "features", tuple(features))
+        if not features:
+            raise DeclarationError(f"view {name!r} has no feature", next_step="give it groups, columns or on_demand(...)")
+        _ = self.contract
+
+    @cached_property
+    def selections(self) -> tuple[Selection, ...]:
+        """The group parts, in order, and a selection of what only on-demand functions read."""
+        chosen = [f.all if isinstance(f, FeatureGroup) else f for f in self.features if isinstance(f, FeatureGroup | Selection)]
+        return (*chosen, *_hidden(self.on_demand, chosen))
+
+    @property
+    def on_demand(self) -> tuple[OnDemandFeature, ...]:
+        """The computed features, in order."""
+        return tuple(f for f in self.features if isinstance(f, OnDemandFeature))
+
+    @property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """The feature groups read, each once."""
+        return tuple(dict.fromkeys(s.group for s in self.selections))
+
+    @cached_property
+    def contract(self) -> Contract:
+        """What the view promises, as plain data; see `windrow.features.contract.Contract`."""
+        fields = self._spine_fields()
+        lookups = tuple(_lookup(s, fields, self.name) for s in self.selections)
+        stored = {value for lookup in lookups for value in lookup.columns}
+        computed = tuple(_on_demand(f, self) for f in self.on_demand)
+        _refuse_duplicates(self.name, [v for lookup in lookups for v in lookup.columns])
+        used = _used(lookups, computed, self.features)
+        return Contract(
+            view=self.name,
+            spine=self.spine.name,
+            request=tuple(f for f in fields.values() if f.name in used),
+            optional=tuple(f for f in fields.values() if f.name not in used),
+            lookups=lookups,
+            on_demand=computed,
+            features=_ordered(self, stored),
+            on_demand_source=_one_module(self),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when anything that decides a vector changes."""
+        return self.contract.fingerprint
+
+    def _spine_fields(self) -> dict[str, Field]:
+        return {f.name: f for f in self.spine.spine_fields}
+
+    def _repr_html_(self) -> str:
+        from windrow.html import view_card
+
+        return view_card(self)
+
+
+def _hidden(computed: Sequence[OnDemandFeature], chosen: Sequence[Selection]) -> list[Selection]:
+    selected = {(s.group, name) for s in chosen if not s.prefix for name in s.names}
+    wanted: dict[FeatureGroup, list[str]] = {}
+    for feature in computed:
+        for column in feature.inputs.values():
+            if isinstance(column.owner, FeatureGroup) and (column.owner, column.name) not in selected:
+                wanted.setdefault(column.owner, []).append(column.name)
+    return [Selection(g, tuple(dict.fromkeys(n)), g.entity.key_names, f"{g.name}.") for g, n in wanted.items()]
+
+
+def _lookup(selection: Selection, fields: dict[str, Field], view: str) -> Lookup:
+    group = selection.group
+    keys = dict(zip(group.entity.key_names, selection.keys, strict=True))
+    for key, name in keys.items():
+        if name not in fields:
+            raise UnknownNameError("column", name, list(fields), where=f"the spine of view {view!r} (key of group {group.name!r})")
+        expected = next(k.dtype for k in group.entity.keys if k.name == key)
+        if fields[name].dtype != expected:
+            raise DeclarationError(f"view {view!r}: spine column {name!r} is {fields[name].dtype}, but key {key!r} of group {group.name!r} is {expected}", next_step="declare both with one dtype")
+    columns = selection.columns
+    dtypes = {value: group.features[name] for value, name in columns.items()}
+    return Lookup(group.table_name, group.fingerprint, keys, columns, dtypes, group.ttl)
+
+
+def _on_demand(feature: OnDemandFeature, view: FeatureView) -> OnDemand:
+    inputs = {parameter: _input(column, view, feature.name) for parameter, column in feature.inputs.items()}
+    dtypes = {parameter: column.dtype for parameter, column in feature.inputs.items()}
+    return OnDemand(feature.name, feature.function.__name__, feature.dtype, inputs, dtypes)
+
+
+def _input(column: Column, view: FeatureView, feature: str) -> str:
+    if column.owner is view.spine:
+        is_time = column.name == EVENT_TIME or column.name == getattr(view.spine, "event_time", None)
+        return EVENT_TIME if is_time else f"request.{column.name}"
+    if isinstance(column.owner, FeatureGroup):
+        plain = any(s.group is column.owner and not s.prefix and column.name in s.names for s in view.selections)
+        return f"stored.{column.name}" if plain else f"stored.{column.owner.name}.{column.name}"
+    raise DeclarationError(f"on-demand feature {feature!r} of view {view.name!r} reads {column!r}, which is neither a column of its spine nor of a feature group", next_step=f"use the columns of {view.spine.name!r} or of a group")
+
+
+def _used(lookups: Sequence[Lookup], computed: Sequence[OnDemand], features: Sequence[Feature]) -> set[str]:
+    keys = {field for lookup in lookups for field in lookup.keys.values()}
+    raw = {ref.removeprefix("request.") for c in computed for ref in c.inputs.values() if ref.startswith("request.")}
+    return keys | raw | {f.name for f in features if isinstance(f, Column)}
+
+
+def _ordered(view: FeatureView, stored: set[str]) -> tuple[Field, ...]:
+    fields: list[Field] = []
+    for feature in view.features:
+        if isinstance(feature, OnDemandFeature):
+            fields.append(Field(feature.name, feature.dtype))
+        elif isinstance(feature, Column):
+            fields.append(_raw(view, feature))
+        else:
+            selection = feature.all if isinstance(feature, FeatureGroup) else feature
+            fields += [Field(v, selection.group.features[n]) for v, n in selection.columns.items()]
+    _refuse_duplicates(view.name, [f.name for f in fields])
+    return tuple(fields)
+
+
+def _raw(view: FeatureView, column: Column) -> Field:
+    if column.owner is not view.spine or column.dtype == "timestamp":
+        raise DeclarationError(f"view {view.name!r}: {column!r} cannot be a feature by itself", next_step="select it from a group, or compute from it with on_demand(...)")
+    return Field(column.name, column.dtype)
+
+
+def _refuse_duplicates(view: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DeclarationError(f"view {view!r} has two features called {twice[0]!r}", next_step='tell them apart with .of(..., prefix="...")')
+
+
+def _one_module(view: FeatureView) -> str:
+    sources = {f.source for f in view.on_demand}
+    if len(sources) > 1:
+        raise DeclarationError(f"view {view.name!r} takes on-demand functions from {len(sources)} modules", next_step="keep them in one on_demand.py: a release carries its text")
+    for source in sources:
+        check_imports(source, where=f"the on-demand module of view {view.name!r}")
+    return next(iter(sources), "")
+
+
+def describe(view: FeatureView) -> dict[str, Any]:
+    """The view as JSON-like facts, for `windrow diff`."""
+    groups = {g.table_name: g.fingerprint for g in view.groups}
+    return {"spine": view.spine.name, "features": [f"{f.name}: {f.dtype}" for f in view.contract.features], "groups": groups}

@@ -1,0 +1,311 @@
+"""The prediction service: one object that names its view, label, model, and how it is served and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from windrow.clock import duration
+from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.label import Label
+from windrow.features.reference import Reference, declaring_package
+from windrow.features.source import Source
+from windrow.features.view import FeatureView
+from windrow.features.view import describe as describe_view
+from windrow.models.columns import check_columns
+from windrow.schema import check_name, fingerprint
+
+CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
+NUMBER_METRICS = ("mae", "rmse", "r2")
+SINKS = ("delta", "duckdb")
+
+
+@dataclass(frozen=True)
+class RandomSplit:
+    """Test rows drawn at random, the same for one `seed`; for data of a single time.
+
+    Examples
+    --------
+    >>> RandomSplit(0.25).test
+    0.25
+    """
+
+    test: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test < 1:
+            raise DeclarationError(f"RandomSplit(test={self.test}) is no share", next_step="give a share between 0 and 1, such as 0.25")
+
+
+@dataclass(frozen=True)
+class TimeSplit:
+    """The last `test` of the spine's time is the test split, `gap` before it belongs to no split.
+
+    `one_snapshot` is used instead where every row has the same time.
+
+    Examples
+    --------
+    >>> TimeSplit(test="30d", gap="7d").gap
+    '7d'
+    """
+
+    test: str
+    gap: str = "0s"
+    one_snapshot: RandomSplit | None = None
+
+    def __post_init__(self) -> None:
+        duration(self.test), duration(self.gap)
+
+
+@dataclass(frozen=True)
+class Online:
+    """Serve over HTTP.
+
+    Parameters
+    ----------
+    p99_ms
+        The latency budget.
+    unknown_entity
+        ``predict`` with missing values (and say so), or ``refuse`` with 404.
+    """
+
+    p99_ms: float = 50.0
+    unknown_entity: Literal["predict", "refuse"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.unknown_entity not in ("predict", "refuse"):
+            raise UnknownNameError("policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Score on a schedule and write to sinks.
+
+    Parameters
+    ----------
+    schedule
+        ``@daily``, ``@hourly`` or a cron line.
+    sinks
+        ``delta`` (a table of the lake) and ``duckdb`` (a file replaced at once).
+    rows
+        ``day``: every spine row of a day, one partition a day; ``latest``: the newest row of each key.
+    """
+
+    schedule: str = "@daily"
+    sinks: Sequence[str] = ("delta",)
+    rows: Literal["day", "latest"] = "day"
+
+    def __post_init__(self) -> None:
+        for sink in self.sinks:
+            if sink not in SINKS:
+                raise UnknownNameError("sink", sink, SINKS, where="Batch()")
+        if self.rows not in ("day", "latest"):
+            raise UnknownNameError("choice of rows", self.rows, ["day", "latest"], where="Batch()")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bar that a candidate must clear before it becomes a release.
+
+    Parameters
+    ----------
+    metric
+        ``auc log_loss brier accuracy`` for classes, ``mae rmse r2`` for numbers.
+    at_least, at_most
+        Bars on the value itself.
+    of_baseline
+        The value must be at most this share of the baseline's.
+
+    Examples
+    --------
+    >>> Gate("mae", of_baseline=0.8).metric
+    'mae'
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    of_baseline: float | None = None
+
+    def __post_init__(self) -> None:
+        known = (*CLASS_METRICS, *NUMBER_METRICS)
+        if self.metric not in known:
+            raise UnknownNameError("metric", self.metric, known, where="Gate()")
+        if (self.at_least, self.at_most, self.of_baseline) == (None, None, None):
+            raise DeclarationError(f"Gate({self.metric!r}) has no bar", next_step="give at_least, at_most or of_baseline")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Watch the log's newest `window` of vectors against the training data.
+
+    Parameters
+    ----------
+    window
+        How far back from now.
+    effect
+        The distance from which a feature counts as drifted (Jensen-Shannon distance, 0 to 1).
+    min_rows
+        With fewer rows the verdict is "too few rows", never "drift".
+    """
+
+    window: str = "30d"
+    effect: float = 0.2
+    min_rows: int = 200
+    name: str = "drift"
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook of the project's ``notebooks/`` folder that trains the model.
+
+    Examples
+    --------
+    >>> Notebook("train_electricity.ipynb").stem
+    'train_electricity'
+    """
+
+    file: str
+
+    @property
+    def stem(self) -> str:
+        """File name without ending."""
+        return Path(self.file).stem
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class PredictionService:
+    """One named prediction service: listed, tested, versioned and compared as one thing.
+
+    Parameters
+    ----------
+    name
+        Lower snake case; its HTTP path and asset prefix.
+    view, label
+        What is known, and what is asked.
+    model
+        ``"train:model"``, a function that returns an *unfitted* estimator (windrow fits it, on the
+        training split only), or a `Notebook`.
+    split
+        `TimeSplit` or `RandomSplit`.
+    baseline
+        The feature whose value is the naive prediction; default: the training label's mean.
+    gates
+        Bars for the candidate.
+    online, batch
+        How it is served; leave out what is not wanted.
+    monitors
+        What is watched.
+
+    Raises
+    ------
+    DeclarationError
+        For anything that cannot work on any machine, with the name of the thing and the next step.
+    """
+
+    name: str
+    view: FeatureView
+    label: Label
+    model: Reference | Notebook
+    split: TimeSplit | RandomSplit
+    baseline: str | None
+    gates: tuple[Gate, ...]
+    online: Online | None
+    batch: Batch | None
+    monitors: tuple[Drift, ...]
+    owner: str | None
+    description: str
+
+    def __init__(
+        self,
+        name: str,
+        view: FeatureView,
+        label: Label,
+        *,
+        model: str | Callable[[], Any] | Notebook,
+        split: TimeSplit | RandomSplit,
+        baseline: str | None = None,
+        gates: Sequence[Gate] = (),
+        online: Online | None = None,
+        batch: Batch | None = None,
+        monitors: Sequence[Drift] = (),
+        owner: str | None = None,
+        description: str = "",
+    ) -> None:
+        trainer = model if isinstance(model, Notebook) else Reference.to(model, declaring_package())
+        values = {"name": check_name("service", name), "view": view, "label": label, "model": trainer, "split": split}
+        values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch}
+        values |= {"monitors": tuple(monitors), "owner": owner, "description": description}
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+        _check(self)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are computed for it."""
+        return CLASS_METRICS if self.label.binary else NUMBER_METRICS
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every source it depends on, directly or through groups, each once."""
+        spine = (self.view.spine,) if isinstance(self.view.spine, Source) else ()
+        read = [s for group in self.view.groups for s in _sources(group)]
+        return tuple(dict.fromkeys((*spine, *read, self.label.source)))
+
+    def describe(self) -> dict[str, Any]:
+        """The declaration as JSON-like facts, for `windrow diff`."""
+        groups = {g.table_name: {**g.describe(), "inputs": sorted(i.key for i in g.inputs.values())} for g in self.view.groups}
+        return {
+            "view": describe_view(self.view),
+            "groups": groups,
+            "sources": {s.name: s.describe() for s in self.sources},
+            "label": self.label.describe(),
+            "model": self.model.file if isinstance(self.model, Notebook) else str(self.model),
+            "split": {"kind": type(self.split).__name__, **asdict(self.split)},
+            "baseline": self.baseline,
+            "gates": [asdict(g) for g in self.gates],
+            "online": asdict(self.online) if self.online else None,
+            "batch": asdict(self.batch) if self.batch else None,
+            "monitors": [asdict(m) for m in self.monitors],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any part of the declaration changes."""
+        return fingerprint([self.describe(), self.view.fingerprint])
+
+    def trainer_path(self, notebooks: Path) -> Path:
+        """Return the file that trains the model; notebooks are found in the folder `notebooks`."""
+        return notebooks / self.model.file if isinstance(self.model, Notebook) else self.model.source_path()
+
+    def check_trainer(self, notebooks: Path) -> None:
+        """Raise if the trainer is missing or asks for a column that the view does not have."""
+        path = self.trainer_path(notebooks)
+        if not path.is_file():
+            raise DeclarationError(f"service {self.name!r}: its trainer {path.name!r} does not exist", next_step=f"create it in {path.parent.name}/")
+        check_columns(path, list(self.view.contract.feature_names), service=self.name)
+
+
+def _sources(group: Any) -> list[Source]:
+    found: list[Source] = []
+    for item in group.inputs.values():
+        found += [item] if isinstance(item, Source) else _sources(item)
+    return found
+
+
+def _check(service: PredictionService) -> None:
+    where, names = f"service {service.name!r}", list(service.view.contract.feature_names)
+    if service.baseline is not None and service.baseline not in names:
+        raise UnknownNameError("baseline feature", service.baseline, names, where=where)
+    for gate in service.gates:
+        if gate.metric not in service.metrics:
+            raise UnknownNameError("metric", gate.metric, service.metrics, where=f"{where} (its label is {'a class' if service.label.binary else 'a number'})")
+    if service.label.on and service.label.on not in {f.name for f in service.view.spine.spine_fields}:
+        raise UnknownNameError("label key", service.label.on, [f.name for f in service.view.spine.spine_fields], where=f"the spine of {where}")
+    if service.online is not None:
+        offline = [g.name for g in service.view.groups if not g.online]
+        if offline:
+            raise DeclarationError(f"{where} is online, but group {offline[0]!r} is not", next_step="set online=True on the group, or leave online= out of the service")

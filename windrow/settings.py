@@ -1,0 +1,87 @@
+"""One Settings object: every place windrow reads from or writes to, chosen by URL, never by ``if env ==``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from windrow.clock import Clock, from_micros
+from windrow.errors import SettingsError, UnknownNameError
+
+_PREFIX = "WINDROW_"
+_LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are.
+
+    Attributes
+    ----------
+    home
+        Folder of everything windrow writes (default ``.windrow``).
+    data
+        Folder of data files; where a source's file is missing its simulator answers.
+    project
+        Folder with ``assets/``, ``notebooks/`` and ``bento/``.
+    lake, online, metadata
+        URLs of the tables, the online store and the metadata store; default: inside `home`.
+    clock
+        ``real``, ``data`` or ``fixed:<time>``.
+
+    Examples
+    --------
+    >>> Settings.read({"WINDROW_HOME": "/tmp/w"}).metadata
+    'sqlite:////tmp/w/metadata.db'
+    """
+
+    home: Path
+    data: Path
+    project: Path
+    lake: str
+    online: str
+    metadata: str
+    clock: Clock
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Build settings from environment variables; raise on one that windrow does not know."""
+        env = os.environ if environ is None else environ
+        given = {k.removeprefix(_PREFIX): v for k, v in env.items() if k.startswith(_PREFIX) and v}
+        home = Path(given.get("HOME", ".windrow")).absolute()
+        _refuse_unknown(given)
+        return cls(
+            home=home,
+            data=Path(given.get("DATA", "data")).absolute(),
+            project=Path(given.get("PROJECT", ".")).absolute(),
+            lake=given.get("LAKE", str(home / "lake")),
+            online=given.get("ONLINE", f"lmdb://{home / 'online'}"),
+            metadata=given.get("METADATA", f"sqlite:///{home / 'metadata.db'}"),
+            clock=Clock.parse(given.get("CLOCK", "data")),
+        )
+
+    def environ(self) -> dict[str, str]:
+        """Return the variables that make a child process read the same settings."""
+        fixed = self.clock.kind == "fixed"
+        clock = f"fixed:{from_micros(self.clock.at).isoformat()}" if fixed else self.clock.kind
+        values = {"HOME": self.home, "DATA": self.data, "PROJECT": self.project, "LAKE": self.lake}
+        values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock}
+        return {_PREFIX + name: str(value) for name, value in values.items()}
+
+    def folder(self, name: str) -> Path:
+        """Return (and make) a folder inside `home`."""
+        path = self.home / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"cannot make the folder {path}: {error.strerror}", next_step="set WINDROW_HOME to a writable folder") from error
+        return path
+
+
+def _refuse_unknown(given: Mapping[str, str]) -> None:
+    known = [*(name.upper() for name in Settings.__struct_fields__), *_LAUNCH_ONLY]
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("setting", _PREFIX + name, [_PREFIX + k for k in known], where="windrow")
