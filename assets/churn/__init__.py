@@ -1,0 +1,1 @@
+"""Which customers of a telephone company leave within 30 days."""

@@ -1,0 +1,1 @@
+"""Electricity demand of an area, 24 hours ahead, every hour."""
