@@ -45,6 +45,18 @@ def listed(names: Iterable[str], *, shown: int = _SHOWN) -> str:
     return (f"{head} and {rest} more" if rest > 0 else head) or "none"
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the name most like `name`, or "" if none is.
+
+    Examples
+    --------
+    >>> closest("amout", ["amount", "lat"])
+    "did you mean 'amount'?"
+    """
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
 class WindrowError(Exception):
     """What is wrong, what exists, what to do next.
 
@@ -95,11 +107,10 @@ class UnknownNameError(DeclarationError):
 
     def __init__(self, kind: str, name: str, known: Sequence[str], *, where: str) -> None:
         self.name, self.known = name, tuple(known)
-        close = get_close_matches(name, known, n=1, cutoff=0.5)
         super().__init__(
             f"{where} has no {kind} {name!r}",
             exists=f"It has {listed(known)}",
-            next_step=f"did you mean {close[0]!r}?" if close else f"use one of them or declare {kind} {name!r}",
+            next_step=closest(name, known) or f"use one of them or declare {kind} {name!r}",
         )
 
 

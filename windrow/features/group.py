@@ -170,6 +170,11 @@ class FeatureGroup:
         """All features for the entity found under other request fields: ``form.of("home_team", prefix="home_")``."""
         return self.all.of(*keys, prefix=prefix)
 
+    def _repr_html_(self) -> str:
+        from windrow.html import group_card
+
+        return group_card(self)
+
     @property
     def all(self) -> Selection:
         """Every feature of the group."""

@@ -130,7 +130,7 @@ class Source:
         file: CsvFile | None = None,
         simulator: str | None = None,
     ) -> None:
-        values = {"name": check_name("source", name), "columns": dict(columns), "event_time": event_time}
+        values: dict[str, Any] = {"name": check_name("source", name), "columns": dict(columns), "event_time": event_time}
         values |= {"known_at": known_at, "delay": duration(delay) if delay else 0, "id": id}
         values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file}
         values["simulator"] = Reference.to(simulator, declaring_package()) if simulator else None

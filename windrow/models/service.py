@@ -147,15 +147,38 @@ class Drift:
     window
         How far back from now.
     effect
-        The distance from which a feature counts as drifted (Jensen-Shannon distance, 0 to 1).
+        The distance from which a feature counts as drifted (Jensen-Shannon distance with the natural
+        logarithm: 0 for the same distribution, 0.83 for no overlap at all).
     min_rows
         With fewer rows the verdict is "too few rows", never "drift".
+    name
+        Its asset is ``<service>/monitoring/<name>``.
+    ignore
+        Features not to judge: those that a short window can never match, such as the month.
+
+    Examples
+    --------
+    >>> Drift(window="7d", ignore=["month"]).ignore
+    ('month',)
     """
 
     window: str = "30d"
     effect: float = 0.2
     min_rows: int = 200
     name: str = "drift"
+    ignore: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_name("monitor", self.name)
+        if duration(self.window) <= 0:
+            raise DeclarationError(f"Drift(window={self.window!r}) holds nothing", next_step='give a time, such as "30d"')
+        if not 0 < self.effect < 0.83:
+            raise DeclarationError(f"Drift(effect={self.effect}) is never or always exceeded", next_step="give a distance between 0 and 0.83, such as 0.2")
+        if self.min_rows < 1:
+            raise DeclarationError(f"Drift(min_rows={self.min_rows}) judges nothing", next_step="give a number of rows, such as 200")
+        if isinstance(self.ignore, str):
+            raise DeclarationError(f"Drift(ignore={self.ignore!r}) is one text", next_step=f"write ignore=[{self.ignore!r}]")
+        object.__setattr__(self, "ignore", tuple(self.ignore))
 
 
 @dataclass(frozen=True)
@@ -309,3 +332,15 @@ def _check(service: PredictionService) -> None:
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:
             raise DeclarationError(f"{where} is online, but group {offline[0]!r} is not", next_step="set online=True on the group, or leave online= out of the service")
+    _check_monitors(service, names, where=where)
+
+
+def _check_monitors(service: PredictionService, features: list[str], *, where: str) -> None:
+    seen: set[str] = set()
+    for monitor in service.monitors:
+        if monitor.name in seen:
+            raise DeclarationError(f"{where} has two monitors called {monitor.name!r}", next_step='tell them apart: Drift(name="...")')
+        seen.add(monitor.name)
+        for feature in monitor.ignore:
+            if feature not in features:
+                raise UnknownNameError("feature", feature, features, where=f"the view of {where} (ignored by monitor {monitor.name!r})")

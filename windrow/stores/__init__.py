@@ -1,0 +1,1 @@
+"""Where rows live: tables, the online store, metadata, the prediction log and sinks."""

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from windrow.cli import _COMMANDS, cli, run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDROW_PROJECT", str(ROOT))
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_has_help_with_an_example_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"windrow {name}" in told.partition("Example:")[2]
+    assert "--json" in told
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
+    code = "import sys; from windrow.cli import run; run(['--help']); print(sorted({'ibis', 'rich', 'numpy', 'dagster'} & set(sys.modules)))"
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.perf_counter() - begin < 2  # 0.2 s on a quiet machine; the suite shares two cores
+
+
+def test_an_unknown_command_is_a_usage_error_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sevices"]) == 2
+    assert "Did you mean 'services'?" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["services", "--frob"]) == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_an_error_is_its_message_and_no_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_PROJECT", str(tmp_path))
+    assert run(["services", "--package", "nowhere"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("DeclarationError: There is no package 'nowhere'")
+    assert "Traceback" not in told.err
+    assert told.out == ""
+
+
+def test_a_setting_that_does_not_exist_is_told_with_the_closest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_HOMES", "x")
+    assert run(["services"]) == 1
+    assert "did you mean 'WINDROW_HOME'" in capsys.readouterr().err
+
+
+def test_services_are_listed_as_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["services", "--json"]) == 0
+    rows = {row["service"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["churn"]["request"] == ["customer_id"]
+    assert rows["electricity"]["request"] == ["area"]
+
+
+def test_services_are_listed_as_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["services"]) == 0
+    assert "Demand of an area 24 hours ahead" in capsys.readouterr().out
+
+
+def test_every_command_of_the_table_is_a_module_and_every_module_is_in_the_table() -> None:
+    modules = {p.stem for p in (ROOT / "windrow" / "commands").glob("*.py")} - {"__init__", "screen"}
+    assert modules == set(_COMMANDS)
+    assert cli.name == "cli"

@@ -1,0 +1,92 @@
+"""The command line: one word per verb, each in its own module of `windrow.commands`, loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from windrow.errors import WindrowError, listed
+from windrow.telemetry import switch_off
+
+# Told here and not in the modules, so that `windrow --help` imports none of them.
+_COMMANDS = {
+    "demo": "Run every service the whole way round and show what came of it.",
+    "up": "Start Dagster and the online service, until Ctrl-C.",
+    "services": "List the prediction services of the project.",
+    "run": "Materialise everything of one service, from its sources to its release.",
+    "releases": "List the releases of a service, the live one marked.",
+    "materialize": "Bring one feature group up to date, in the lake and online.",
+    "trace": "Show what was asked and answered under a request id.",
+    "diff": "Show what two commits (or folders) declare differently.",
+    "doctor": "Prove each configured part end to end.",
+    "new": "Make a new project in an empty folder.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"windrow.commands.{cmd_name}").command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS:
+            close = get_close_matches(args[0], _COMMANDS, n=1)
+            next_step = f"Did you mean {close[0]!r}?" if close else f"There are: {listed(_COMMANDS, shown=20)}."
+            raise click.UsageError(f"There is no command {args[0]!r}. {next_step}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="windrow", message="windrow %(version)s")
+def cli() -> None:
+    """Notebook-first prediction services whose features, training and inference agree in time.
+
+    Every command takes --json, and exits with 0 (it worked), 1 (it did not) or 2 (it was called wrongly).
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the entry point of the installed ``windrow``."""
+    switch_off()
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code: errors that windrow raises on purpose are shown as their message."""
+    try:
+        # Without a command there is only the help, which is an answer and not an error.
+        code = cli.main(list(arguments) or ["--help"], prog_name="windrow", standalone_mode=False)
+    except WindrowError as error:
+        click.echo(f"{type(error).__name__}: {error.message}", err=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        return 1
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; the interpreter must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of `windrow`: one verb per module, each with a click command called ``command``."""

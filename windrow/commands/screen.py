@@ -1,0 +1,130 @@
+"""What commands print: tables for people, JSON for programs, progress for those who wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PATIENCE = 2.0  # seconds after which a wait is explained
+_PIPE_WIDTH = 120  # columns of a table that goes to a file or a log
+
+Row = Mapping[str, Any]
+Step = Callable[[str], None]
+
+
+def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command with ``--help`` that ends in an example, and with ``--json``.
+
+    Examples
+    --------
+    >>> @command("windrow hello --json")
+    ... def hello(*, as_json: bool) -> None:
+    ...     "Say hello."
+    >>> hello.epilog
+    '\\x08\\nExample:\\n  windrow hello --json'
+    """
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    settings = {"help_option_names": ["-h", "--help"]}
+
+    def declare(function: Callable[..., Any]) -> click.Command:
+        flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+        return click.command(epilog=f"\b\nExample:\n{lines}", context_settings=settings)(flag(function))
+
+    return declare
+
+
+def show(rows: Sequence[Row], *, as_json: bool, title: str = "", empty: str = "Nothing.") -> None:
+    """Print rows as a table, or as a JSON list; the keys of the first row are the columns."""
+    if as_json:
+        show_json(list(rows))
+    elif not rows:
+        click.echo(empty)
+    else:
+        _print_table(rows, title)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as indented JSON on standard output."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def say(text: str, *, as_json: bool = False) -> None:
+    """Print one line for people: nothing with ``--json``, where standard output belongs to the program."""
+    if not as_json:
+        console().print(text)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Step]:
+    """Show what is being done, on standard error, once it has taken more than two seconds.
+
+    The yielded function changes the text: ``step("training")``.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(what)
+    waiter = threading.Timer(_PATIENCE, bar.start)
+    waiter.daemon = True
+    waiter.start()
+    try:
+        yield lambda text: bar.update(task, description=text)
+    finally:
+        waiter.cancel()
+        waiter.join()
+        if bar.live.is_started:
+            bar.stop()
+
+
+def console() -> Console:
+    """Return a console on standard output, wide enough for tables where there is no terminal."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(width=_PIPE_WIDTH, highlight=False)
+
+
+def _print_table(rows: Sequence[Row], title: str) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    numbers = {key for key, value in rows[0].items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    for i, key in enumerate(rows[0]):
+        side: Literal["left", "right"] = "right" if key in numbers else "left"
+        table.add_column(key.replace("_", " "), justify=side, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(cell(value) for value in row.values()))
+    console().print(table)
+
+
+def cell(value: Any) -> str:
+    """Return a value as the text of a table cell.
+
+    Examples
+    --------
+    >>> cell(None), cell(True), cell(0.123456), cell(12345), cell(["a", "b"])
+    ('-', 'yes', '0.123', '12,345', 'a, b')
+    """
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(item) for item in value)
+    return str(value)

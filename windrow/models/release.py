@@ -1,0 +1,174 @@
+"""The release: one immutable answer to "which model, on which features, proven how?"."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from windrow.errors import ModelError, listed
+from windrow.features.contract import Contract
+
+FORMAT = 1
+
+Task = Literal["classification", "regression"]
+Backend = Literal["onnx", "sklearn"]
+
+
+class GateResult(msgspec.Struct, frozen=True):
+    """One gate and what the candidate made of it.
+
+    Attributes
+    ----------
+    value
+        The candidate's value, None where it could not be computed.
+    bar
+        What was asked, in words.
+    """
+
+    metric: str
+    value: float | None
+    bar: str
+    passed: bool
+    why: str
+
+
+class DatasetRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The training dataset of a release: enough to find it and to prove that it is the same rows."""
+
+    id: str
+    hash: str
+    rows: int
+    kind: str
+    now: int
+    splits: dict[str, int]
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """What is deployed: immutable, complete, and readable without the project's declarations.
+
+    Attributes
+    ----------
+    number
+        Counts the service's releases from 1.
+    created_at
+        UTC microseconds of the wall clock.
+    label
+        The label's declaration as facts.
+    groups
+        Feature group with version -> fingerprint.
+    seq
+        The write order up to which the training data were read.
+    backend, backend_reason
+        ``onnx``, or ``sklearn`` and why the compiled model was not taken.
+    layout
+        How the compiled model takes its inputs: one ``matrix``, or one tensor per column (``columns``).
+    parity
+        What was compared between the original and the compiled model, and the largest difference.
+    baseline
+        The naive prediction's metrics on the same test rows.
+    files
+        File of the bundle -> SHA-256.
+    on_demand_sha256
+        Of the on-demand module's text, which the contract carries.
+    environment
+        Package -> version at training time.
+    p99_ms
+        Latency budget, None when the service is not online.
+    evidence
+        Other JSON-like facts: parameters, row counts, seconds.
+    """
+
+    id: str
+    service: str
+    number: int
+    created_at: int
+    task: Task
+    contract: Contract
+    label: dict[str, Any]
+    view_fingerprint: str
+    groups: dict[str, str]
+    seq: int
+    dataset: DatasetRef
+    backend: Backend
+    backend_reason: str = ""
+    layout: Literal["matrix", "columns"] = "matrix"
+    parity: dict[str, Any]
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    gates: list[GateResult]
+    files: dict[str, str]
+    on_demand_sha256: str
+    environment: dict[str, str]
+    unknown_entity: Literal["predict", "refuse"] = "refuse"
+    p99_ms: float | None = None
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was cleared."""
+        return all(gate.passed for gate in self.gates)
+
+    def _repr_html_(self) -> str:
+        from windrow.html import release_card
+
+        return release_card(self)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hex.
+
+    Examples
+    --------
+    >>> sha256(b"")[:8]
+    'e3b0c442'
+    """
+    return hashlib.sha256(data).hexdigest()
+
+
+def encode_release(release: Release) -> bytes:
+    """Return the release as JSON bytes, the same bytes for the same release."""
+    return msgspec.json.format(msgspec.json.encode(release, order="deterministic"), indent=1)
+
+
+def decode_release(data: bytes, *, where: str) -> Release:
+    """Read a release.
+
+    Raises
+    ------
+    ModelError
+        If the text is not a release, or one of a newer format.
+
+    Examples
+    --------
+    >>> decode_release(b'{"format": 99}', where="release.json")
+    Traceback (most recent call last):
+    windrow.errors.ModelError: release.json is of release format 99, and this windrow reads 1. Next: upgrade windrow to the version that wrote it.
+    """
+    try:
+        number = msgspec.json.decode(data, type=_Head).format
+    except msgspec.MsgspecError:
+        raise ModelError(f"{where} is not a release", next_step="train again; do not edit files of a release") from None
+    if number != FORMAT:
+        raise ModelError(f"{where} is of release format {number}, and this windrow reads {FORMAT}", next_step="upgrade windrow to the version that wrote it")
+    try:
+        return msgspec.json.decode(data, type=Release)
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"{where} is not a release: {error}", next_step="train again; do not edit files of a release") from None
+
+
+def check_functions(release: Release) -> None:
+    """Raise `ModelError` unless the on-demand module is the one that was released."""
+    found = sha256(release.contract.on_demand_source.encode())
+    if found != release.on_demand_sha256:
+        raise ModelError(
+            f"release {release.id!r}: the text of its on-demand module was changed",
+            exists=f"Functions: {listed(f.function for f in release.contract.on_demand)}",
+            next_step="train again; do not edit files of a release",
+        )
+
+
+class _Head(msgspec.Struct):
+    format: int

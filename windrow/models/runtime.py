@@ -1,0 +1,129 @@
+"""The two ways a model answers: an ONNX Runtime session, or scikit-learn itself.
+
+Only what a request needs is imported at the top; scikit-learn, skops and pandas come with `SklearnModel`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windrow.errors import ModelError, listed
+from windrow.features.contract import Contract, Frame, matrix
+from windrow.models.release import Task
+from windrow.models.trusted import check_types
+
+Layout = Literal["matrix", "columns"]
+MATRIX_INPUT = "inputs"
+
+
+class Model(Protocol):
+    """Answers a canonical frame of n rows with float64 of shape (n,)."""
+
+    def predict(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the probability of class 1, or the value."""
+        ...
+
+
+class OnnxModel:
+    """A compiled model in ONNX Runtime: one thread, on the CPU.
+
+    Parameters
+    ----------
+    payload
+        Bytes of the ONNX file.
+    contract
+        Names and order of the inputs.
+    layout
+        ``matrix``: one float32 input of shape (n, features); ``columns``: one (n, 1) input per column.
+    """
+
+    def __init__(self, payload: bytes, contract: Contract, *, task: Task, layout: Layout) -> None:
+        self.layout = layout
+        self._classes = task == "classification"
+        self._session = _session(payload)
+        self._inputs = _inputs(self._session, contract, layout)
+        self._outputs = [self._session.get_outputs()[-1].name]
+
+    def predict(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the probability of class 1, or the value, as float64 of shape (n,)."""
+        if self.layout == "matrix":
+            return self.predict_matrix(matrix(frame))
+        return self._run({name: frame[name].reshape(-1, 1) for name in self._inputs})
+
+    def predict_matrix(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Answer a float32 matrix of shape (n, features), where the layout is ``matrix``."""
+        return self._run({MATRIX_INPUT: inputs})
+
+    def _run(self, feed: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+        try:
+            made = self._session.run(self._outputs, feed)[0]
+        except Exception as error:  # noqa: BLE001 - the runtime raises pybind classes that share no public base
+            raise _refused(error) from error
+        column = made[:, 1] if self._classes else made.reshape(-1)
+        return np.asarray(column, dtype=np.float64)
+
+
+class SklearnModel:
+    """The fitted estimator itself; loads pandas and scikit-learn."""
+
+    layout: Layout = "columns"
+
+    def __init__(self, estimator: Any, *, task: Task) -> None:
+        self.estimator = estimator
+        self._classes = task == "classification"
+
+    @classmethod
+    def load(cls, payload: bytes, *, task: Task, where: str) -> SklearnModel:
+        """Read a skops file whose hash was checked; refuse types that are not on our list."""
+        from skops.io import get_untrusted_types, loads
+
+        found = check_types(get_untrusted_types(data=payload), where=where)
+        return cls(loads(payload, trusted=found), task=task)
+
+    def predict(self, frame: Frame) -> NDArray[np.float64]:
+        """Return the probability of class 1, or the value, as float64 of shape (n,).
+
+        Raises
+        ------
+        ModelError
+            If the estimator refuses a row.
+        """
+        from windrow.features.arrow import to_pandas
+
+        inputs = to_pandas(frame)
+        try:
+            made = self.estimator.predict_proba(inputs)[:, 1] if self._classes else self.estimator.predict(inputs)
+        except (ValueError, TypeError) as error:
+            raise _refused(error) from error
+        return np.asarray(made, dtype=np.float64).reshape(-1)
+
+
+def _session(payload: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # a refused row is our error to report, not a line on stderr
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - the runtime raises pybind classes that share no public base
+        raise ModelError(f"ONNX Runtime cannot load the model: {str(error)[:200]}", next_step="train again in this environment") from error
+
+
+def _inputs(session: Any, contract: Contract, layout: Layout) -> list[str]:
+    expected = [MATRIX_INPUT] if layout == "matrix" else list(contract.feature_names)
+    found = [i.name for i in session.get_inputs()]
+    # A column that the model ignores need not be an input of the graph.
+    if not set(found) <= set(expected):
+        raise ModelError(f"the compiled model asks for {listed(found)}, which are not the inputs of view {contract.view!r}", next_step="train again")
+    return found
+
+
+def _refused(error: Exception) -> ModelError:
+    reason = str(error).partition("\n")[0][:200]
+    return ModelError(f"the model refuses a row: {reason}", next_step="fill the value before the model, or train one that takes it")

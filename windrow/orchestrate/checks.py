@@ -1,0 +1,114 @@
+"""Asset checks that are derived from declarations: gates, freshness, drift."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from windrow.clock import duration, spoken
+from windrow.errors import WindrowError
+from windrow.features.group import FeatureGroup
+from windrow.features.source import Source
+from windrow.models.service import Drift, Gate, PredictionService
+from windrow.orchestrate.facts import asset_key, failure, moment
+from windrow.orchestrate.factories import all_sources
+from windrow.orchestrate.resources import Stores
+
+if TYPE_CHECKING:
+    from windrow.models.release import GateResult
+    from windrow.monitoring.drift import DriftReport
+
+# Twice the time between two scheduled runs: one missed run is a warning, not a false alarm.
+_LATE = {"@hourly": duration("2h"), "@daily": duration("2d"), "@weekly": duration("14d")}
+
+
+def gate_checks(service: PredictionService) -> list[dg.AssetCheckSpec]:
+    """Return one blocking check per gate, on the service's model."""
+    key = asset_key(f"{service.name}/model")
+    return [dg.AssetCheckSpec(gate_name(g), asset=key, blocking=True, description=_bar(g)) for g in service.gates]
+
+
+def gate_name(gate: Gate) -> str:
+    """Return the name of a gate's check.
+
+    Examples
+    --------
+    >>> gate_name(Gate("auc", at_least=0.7))
+    'gate_auc'
+    """
+    return f"gate_{gate.metric}"
+
+
+def gate_results(service: PredictionService, results: "list[GateResult]") -> Iterator[dg.AssetCheckResult]:
+    """Yield what each gate made of the candidate."""
+    for result in results:
+        facts: dict[str, Any] = {"bar": result.bar, "why": result.why}
+        facts |= {"value": result.value} if result.value is not None else {}
+        yield dg.AssetCheckResult(
+            asset_key=asset_key(f"{service.name}/model"),
+            check_name=f"gate_{result.metric}",
+            passed=result.passed,
+            metadata=facts,
+        )
+
+
+def drift_check(service: PredictionService, monitor: Drift) -> dg.AssetCheckSpec:
+    """Return the check of one monitor; it warns and does not block."""
+    text = f"No feature of the newest {monitor.window} is further than {monitor.effect:g} from the training data."
+    return dg.AssetCheckSpec(monitor.name, asset=asset_key(monitor_key(service, monitor)), description=text)
+
+
+def monitor_key(service: PredictionService, monitor: Drift) -> str:
+    """Return the asset key of a monitor."""
+    return f"{service.name}/monitoring/{monitor.name}"
+
+
+def drift_result(monitor: Drift, report: "DriftReport") -> dg.AssetCheckResult:
+    """Return the verdict of one look at the log."""
+    found = {column.feature: column.why for column in report.found()}
+    return dg.AssetCheckResult(
+        check_name=monitor.name, passed=report.passed, metadata={"why": report.why, "found": found}
+    )
+
+
+def group_freshness(group: FeatureGroup) -> dg.AssetChecksDefinition | None:
+    """Return the check that a group's newest row is younger than its time to live, or None without one.
+
+    Past it every value of the group is EXPIRED, and the model sees nothing of it.
+    """
+    if group.ttl is None:
+        return None
+    allowed = group.ttl
+    return _freshness(group.key, all_sources(group), allowed, f"The newest row is younger than {spoken(allowed)} (ttl).")
+
+
+def prediction_freshness(service: PredictionService) -> dg.AssetChecksDefinition | None:
+    """Return the check that the newest prediction keeps up with the clock, or None without a daily batch."""
+    if service.batch is None or service.batch.rows != "day":
+        return None
+    allowed = _LATE.get(service.batch.schedule, duration("2d"))
+    text = f"The newest prediction is less than {spoken(allowed)} behind the clock."
+    return _freshness(f"{service.name}/predictions", service.sources, allowed, text)
+
+
+def _freshness(key: str, sources: "list[Source] | tuple[Source, ...]", allowed: int, text: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset_key(key), name="freshness", description=text, required_resource_keys={"stores"})
+    def freshness(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        stores: Stores = context.resources.stores
+        try:
+            newest, now = stores.lake.table(key).stats().last, stores.now(sources)
+        except WindrowError as error:
+            raise failure(error) from error
+        age = None if newest is None else now - newest
+        facts: dict[str, Any] = {"now": moment(now), "allowed": spoken(allowed)}
+        facts |= {"newest": moment(newest), "age": spoken(age // 1_000_000 * 1_000_000)} if newest and age is not None else {}
+        return dg.AssetCheckResult(
+            passed=age is not None and age <= allowed, severity=dg.AssetCheckSeverity.WARN, metadata=facts
+        )
+
+    return freshness
+
+
+def _bar(gate: Gate) -> str:
+    bars = {"at least": gate.at_least, "at most": gate.at_most, "at most this share of the baseline's:": gate.of_baseline}
+    return f"{gate.metric}: " + ", ".join(f"{words} {value:g}" for words, value in bars.items() if value is not None)

@@ -1,0 +1,104 @@
+"""What runs by itself: a schedule per batch service, and a sensor that observes logs and outcomes.
+
+The sensor runs from the start: it only reads, and without it the log's place in the lineage stays
+empty. Schedules are stopped until somebody starts them: they write, and need the machine to be on.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import msgspec
+
+from windrow.models.service import PredictionService
+from windrow.orchestrate.facts import asset_key, moment
+from windrow.orchestrate.resources import Stores
+
+_SECONDS = 60
+_KINDS = {"log": "prediction", "outcomes": "outcome"}
+
+
+def log_assets(service: PredictionService) -> list[dg.AssetSpec]:
+    """Return the external assets of a service: what it answered, and what really happened."""
+    upstream = [f"{service.name}/model", *([f"{service.name}/predictions"] if service.batch else [])]
+    texts = {
+        "log": ("Every request that the service answered or refused, with its vector.", upstream),
+        "outcomes": ("What really happened, by request.", [f"{service.name}/log"]),
+    }
+    return [
+        dg.AssetSpec(
+            asset_key(f"{service.name}/{name}"),
+            deps=[asset_key(key) for key in deps],
+            group_name=service.name,
+            description=text,
+            kinds={"delta", "bentoml"},
+        )
+        for name, (text, deps) in texts.items()
+    ]
+
+
+def log_sensor(services: Sequence[PredictionService]) -> dg.SensorDefinition:
+    """Return the sensor that observes ``<service>/log`` and ``<service>/outcomes`` when they have grown."""
+
+    @dg.sensor(
+        name="observe_logs",
+        minimum_interval_seconds=_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={"stores"},
+        description="Counts the rows of every log and of every outcome table; starts nothing.",
+    )
+    def observe_logs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        stores: Stores = context.resources.stores
+        seen = msgspec.json.decode(context.cursor or "{}", type=dict[str, int])
+        found = {key: (rows, last) for key, rows, last in logged(services, stores)}
+        grown = {key: facts for key, facts in found.items() if facts[0] != seen.get(key, 0)}
+        if not grown:
+            return dg.SkipReason("No log has grown.")
+        cursor = msgspec.json.encode({key: rows for key, (rows, _) in found.items()}).decode()
+        return dg.SensorResult(asset_events=[_observed(key, *facts) for key, facts in grown.items()], cursor=cursor)
+
+    return observe_logs
+
+
+def logged(services: Iterable[PredictionService], stores: Stores) -> Iterator[tuple[str, int, int | None]]:
+    """Yield (asset key, rows, newest event time) of every log and outcome table."""
+    for service in services:
+        for name, kind in _KINDS.items():
+            rows = stores.log.table(service.name, kind=kind)
+            times = rows.column("event_time").cast("int64").to_pylist() if rows.num_rows else []
+            yield f"{service.name}/{name}", rows.num_rows, max(times, default=None)
+
+
+def batch_job(service: PredictionService, keys: Sequence[str]) -> Any:
+    """Return the job of one batch service: its data and its predictions, without training."""
+    selection = dg.AssetSelection.assets(*(asset_key(key) for key in keys))
+    return dg.define_asset_job(f"{service.name}_batch", selection=selection, description="Read new data, then score.")
+
+
+def batch_schedule(
+    service: PredictionService, job: Any, *, partitions: dg.DailyPartitionsDefinition | None
+) -> dg.ScheduleDefinition:
+    """Return the schedule of a batch service; a daily service scores the newest day of its clock."""
+    assert service.batch is not None
+
+    @dg.schedule(
+        name=f"{service.name}_schedule",
+        job=job,
+        cron_schedule=service.batch.schedule,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Score {service.name} ({service.batch.schedule}).",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if partitions is None:
+            return dg.RunRequest()
+        newest = partitions.get_last_partition_key()
+        if newest is None:
+            return dg.SkipReason("There is no day to score yet: materialize the sources first.")
+        return dg.RunRequest(partition_key=newest)
+
+    return schedule
+
+
+def _observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:
+    newest = {} if last is None else {"newest": moment(last)}
+    return dg.AssetObservation(asset_key(key), metadata={"dagster/row_count": rows, **newest})

@@ -1,0 +1,125 @@
+"""What goes back to a caller: predictions, and problems in the form of RFC 9457."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from windrow.clock import from_micros
+from windrow.errors import RequestError, StoreError
+from windrow.schema import Status
+
+_SPOKEN = {int(status): status.name.lower() for status in Status}
+_TITLES = {
+    400: "Bad request",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request timeout",
+    413: "Body too large",
+    422: "Request does not fit the contract",
+    500: "Internal error",
+    503: "Not available now",
+    504: "No answer in time",
+}
+
+
+class Prediction(msgspec.Struct, omit_defaults=True):
+    """The answer to one row: `value` is the model's output, a class's also called `probability`."""
+
+    value: float
+    statuses: msgspec.Raw
+    probability: float | None = None
+
+
+class Answer(msgspec.Struct):
+    """The answer to one request; `now` is the time the features were read for."""
+
+    request_id: str
+    service: str
+    release: str
+    predictions: list[Prediction]
+    now: str
+
+
+class Problem(msgspec.Struct, rename={"next_": "next"}):
+    """Why there is no answer: what, where, and what to do; values of the request are never repeated."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    where: str
+    next_: str
+    request_id: str
+
+
+encode = msgspec.json.Encoder().encode
+
+
+class Speaker:
+    """Encodes the answers of one release.
+
+    Parameters
+    ----------
+    service, release
+        Their names.
+    features
+        In the contract's order.
+    classes
+        Whether outputs are probabilities.
+
+    Examples
+    --------
+    >>> Speaker("churn", "churn-1", ["x"], classes=False).answer("r1", [0.5], [{"x": 2}], now=0)
+    b'{"request_id":"r1","service":"churn","release":"churn-1","predictions":[{"value":0.5,"statuses":{"x":"not_found"}}],"now":"1970-01-01T00:00:00+00:00"}'
+    """
+
+    def __init__(self, service: str, release: str, features: Sequence[str], *, classes: bool) -> None:
+        self._service, self._release, self._classes = service, release, classes
+        self._features = tuple(features)
+        # Most rows have one of a few patterns ("all present"), so the text of each is kept.
+        self._statuses = lru_cache(maxsize=256)(self._spoken)
+
+    def answer(
+        self, request_id: str, outputs: Sequence[float], statuses: Sequence[Mapping[str, int]], *, now: int
+    ) -> bytes:
+        """Return the JSON of an answer."""
+        said = self._statuses
+        predictions = [
+            Prediction(value, said(tuple(status.values())), value if self._classes else None)
+            for value, status in zip(outputs, statuses, strict=True)
+        ]
+        return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
+
+    def _spoken(self, states: tuple[int, ...]) -> msgspec.Raw:
+        return msgspec.Raw(encode({n: _SPOKEN[s] for n, s in zip(self._features, states, strict=True)}))
+
+
+@lru_cache(maxsize=16)
+def spoken_time(micros: int) -> str:
+    """Return ISO 8601 text, UTC."""
+    return from_micros(micros).isoformat()
+
+
+def problem(error: RequestError, request_id: str) -> bytes:
+    """Return the ``application/problem+json`` body of an error.
+
+    Examples
+    --------
+    >>> problem(RequestError(404, "no-page", "There is no such page", next_step="see /"), "r1")
+    b'{"type":"urn:windrow:problem:no-page","title":"Not found","status":404,"detail":"There is no such page","where":"","next":"see /","request_id":"r1"}'
+    """
+    title = _TITLES.get(error.status, "Error")
+    kind = f"urn:windrow:problem:{error.kind}"
+    return encode(Problem(kind, title, error.status, error.what, error.where, error.next_step, request_id))
+
+
+def as_problem(error: Exception) -> RequestError:
+    """Return what a caller is told of any exception: a store's failure is 503, all else 500 without internals."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, StoreError):
+        return RequestError(503, "store-unavailable", "A store of the service cannot be used now", next_step="try again; the service's log says which store")
+    return RequestError(500, "internal", "The service failed on this request", next_step="look for the request_id in the service's log")

@@ -1,0 +1,194 @@
+"""The HTTP interface, as ASGI middleware that answers everything itself: routes, bodies, problems, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from windrow.errors import RequestError
+from windrow.serving import pages
+from windrow.serving.answers import as_problem, encode, problem
+from windrow.serving.openapi import openapi
+from windrow.serving.requests import MAX_BODY
+from windrow.serving.worker import Worker
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DEADLINE = 0.8  # seconds for a body to arrive: before BentoML's own time-out answers in our place
+
+_SERVICE = re.compile(r"/v1/([^/]+)(?:/(predict|outcomes))?")
+_JSON, _PROBLEM = b"application/json", b"application/problem+json"
+_HTML = b"text/html; charset=utf-8"
+_log = logging.getLogger("windrow.serving")
+
+
+class Reply(NamedTuple):
+    """A whole answer; `kind` is its content type."""
+
+    status: int
+    body: bytes
+    kind: bytes = _JSON
+    allow: bytes = b""
+
+
+class _GoneError(Exception):
+    """The client hung up before its body was here."""
+
+
+class WindrowMiddleware:
+    """Answers every HTTP request; other scopes (the lifespan) go to the app inside.
+
+    Parameters
+    ----------
+    app
+        What is inside, such as BentoML's own application.
+    worker
+        Whose services are asked.
+    """
+
+    def __init__(self, app: App, *, worker: Worker) -> None:
+        self._app, self._worker = app, worker
+        self._pages: dict[str, Callable[[], Reply]] = {
+            "/": lambda: Reply(200, pages.index(worker.live), _HTML),
+            "/healthz": lambda: Reply(200, b'{"status":"alive"}'),
+            "/livez": lambda: Reply(200, b'{"status":"alive"}'),
+            "/readyz": lambda: Reply(200, encode(pages.readiness(worker.live))),
+            "/metrics": lambda: Reply(200, worker.measured(), CONTENT_TYPE_LATEST.encode()),
+            "/v1/openapi.json": self._openapi,
+            "/docs.json": self._openapi,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            reply = await self._reply(scope, receive)
+        except _GoneError:
+            return
+        headers = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
+        if reply.allow:
+            headers.append((b"allow", reply.allow))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        path, method = scope["path"], scope["method"]
+        matched = _SERVICE.fullmatch(path)
+        if matched and path not in self._pages:
+            name, action = matched.groups()
+            if action is None:
+                return self._read(method, lambda: self._describe(name))
+            if method == "POST":
+                return await self._posted(name, action, scope, receive)
+            return self._not_allowed(b"POST")
+        if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
+            return await asyncio.to_thread(self._read, method, lambda: self._report(path))
+        page = self._pages.get(path)
+        return self._read(method, page) if page else self._read("GET", _nothing_here)
+
+    async def _posted(self, name: str, action: str, scope: Scope, receive: Receive) -> Reply:
+        begin, worker = time.perf_counter(), self._worker
+        request_id = worker.plane.new_id()
+        try:
+            body = await read_body(scope, receive)
+            call = worker.plane.predict if action == "predict" else worker.plane.outcomes
+            reply = Reply(200, await call(name, body, request_id=request_id))
+        except _GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the caller gets a problem and the log a record
+            reply = self._failed(name, error, request_id)
+        known = name if name in worker.live.services else ""
+        worker.metrics.observe(known, action, reply.status, time.perf_counter() - begin)
+        return reply
+
+    def _failed(self, name: str, error: Exception, request_id: str) -> Reply:
+        told = _told(error, request_id)
+        try:
+            self._worker.plane.failure(name, told, request_id=request_id)
+        except Exception as second:  # noqa: BLE001 - the log is what fails here, and the caller must hear of that
+            told = _told(second, request_id)
+        return Reply(told.status, problem(told, request_id), _PROBLEM)
+
+    def _read(self, method: str, page: Callable[[], Reply]) -> Reply:
+        if method not in ("GET", "HEAD"):
+            return self._not_allowed(b"GET, HEAD")
+        request_id = self._worker.plane.new_id()
+        try:
+            return page()
+        except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
+            told = _told(error, request_id)
+            return Reply(told.status, problem(told, request_id), _PROBLEM)
+
+    def _not_allowed(self, allow: bytes) -> Reply:
+        methods = allow.decode()
+        error = RequestError(405, "method-not-allowed", f"This address answers {methods} only", where="method", next_step=f"use {methods}")
+        return Reply(405, problem(error, self._worker.plane.new_id()), _PROBLEM, allow)
+
+    def _describe(self, name: str) -> Reply:
+        return Reply(200, encode(pages.describe(self._worker.live.service(name))))
+
+    def _report(self, path: str) -> Reply:
+        return Reply(200, pages.report(self._worker.reports, path), _HTML)
+
+    def _openapi(self) -> Reply:
+        releases = {name: service.release for name, service in self._worker.live.services.items()}
+        return Reply(200, encode(openapi(releases)))
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the whole body.
+
+    Raises
+    ------
+    RequestError
+        413 for more than 1 MiB, by its announced length or while it arrives; 408 if it takes too long.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
+            raise _too_large()
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await _received(receive)
+    except TimeoutError:
+        raise RequestError(408, "slow-body", f"The body did not arrive within {DEADLINE:g} s", next_step="send it faster, or in smaller requests") from None
+
+
+async def _received(receive: Receive) -> bytes:
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise _too_large()
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _told(error: Exception, request_id: str) -> RequestError:
+    told = as_problem(error)
+    if told is not error:
+        _log.error("request %s failed", request_id, exc_info=error)
+    return told
+
+
+def _too_large() -> RequestError:
+    return RequestError(413, "body-too-large", "The body is larger than 1 MiB", where="body", next_step="send fewer rows in one request")
+
+
+def _nothing_here() -> Reply:
+    raise RequestError(404, "no-page", "There is nothing at this address", where="path", next_step="see / for the services and /v1/openapi.json for their interface")

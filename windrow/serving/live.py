@@ -1,0 +1,209 @@
+"""Which release answers for each service, kept up with the registry while requests run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+
+from windrow.errors import RequestError, WindrowError, listed
+from windrow.models.release import Release
+from windrow.serving.answers import Speaker
+from windrow.serving.predictor import Predictor
+from windrow.serving.requests import RowReader
+from windrow.serving.transformer import Transformer, Vectors
+
+POLL_SECONDS = 0.05
+RETRY_SECONDS = 2.0
+LINGER_SECONDS = 5.0  # a replaced release still answers the requests that began with it
+
+_log = logging.getLogger("windrow.serving")
+
+
+@dataclass(frozen=True, eq=False)
+class LiveService:
+    """One release with all it needs to answer; never changed, only replaced as a whole."""
+
+    release: Release
+    transformer: Transformer
+    predictor: Predictor
+    now: Callable[[], int]
+
+    @property
+    def name(self) -> str:
+        """The service."""
+        return self.release.service
+
+    @cached_property
+    def reader(self) -> RowReader:
+        """Reads its requests."""
+        return RowReader(self.release.contract)
+
+    @cached_property
+    def speaker(self) -> Speaker:
+        """Writes its answers."""
+        release = self.release
+        classes = release.task == "classification"
+        return Speaker(release.service, release.id, release.contract.feature_names, classes=classes)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The request fields that are entity keys."""
+        used = [name for lookup in self.release.contract.lookups for name in lookup.keys.values()]
+        return tuple(dict.fromkeys(used))
+
+    @cached_property
+    def _refuses(self) -> bool:
+        return self.release.unknown_entity == "refuse"
+
+    def check_known(self, vectors: Vectors) -> None:
+        """Raise 404 where a row's entity is unknown and the service is declared to refuse that."""
+        if not (self._refuses and any(vectors.unknown)):
+            return
+        row = next(i for i, groups in enumerate(vectors.unknown) if groups)
+        group = vectors.unknown[row][0]
+        keys = [tuple(lk.keys.values()) for lk in self.release.contract.lookups if lk.group == group][0]
+        where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
+        step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"
+        raise RequestError(404, "unknown-entity", f"Group {group!r} has no row for this entity (status not_found)", where=where, next_step=step)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What all requests see: replaced in one assignment."""
+
+    services: Mapping[str, LiveService] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)  # service without live release -> why
+    loaded: bool = False
+
+
+class LiveServices:
+    """The live release of every service, reloaded when the registry changes.
+
+    Parameters
+    ----------
+    find
+        Returns service -> id of its live release (None before the first deployment).
+    load
+        Returns the warmed service of a release id; raises `WindrowError` if it cannot answer.
+    changed
+        Returns a number that differs when anything may have changed; cheap, asked every 50 ms.
+
+    Notes
+    -----
+    A release that cannot be loaded never replaces one that answers; `failures` says why.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Mapping[str, str | None]],
+        load: Callable[[str], LiveService],
+        changed: Callable[[], int],
+    ) -> None:
+        self._find, self._load, self._changed = find, load, changed
+        self._state = _State()
+        self._seen: int | None = None
+        self.failures: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="windrow-live", daemon=True)
+
+    @property
+    def services(self) -> Mapping[str, LiveService]:
+        """Live services by name."""
+        return self._state.services
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the registry was read once."""
+        return self._state.loaded
+
+    @property
+    def ready(self) -> bool:
+        """Whether every live release has answered a warm-up prediction, and there is at least one."""
+        return self._state.loaded and bool(self._state.services) and not self.failures
+
+    def service(self, name: str) -> LiveService:
+        """Return one live service.
+
+        Raises
+        ------
+        RequestError
+            404 for a name that was never released, 503 where nothing is live yet.
+        """
+        state = self._state
+        found = state.services.get(name)
+        if found is not None:
+            return found
+        if not state.loaded:
+            raise RequestError(503, "starting", "The service is starting", next_step="wait until /readyz answers 200")
+        if name in state.waiting:
+            raise RequestError(503, "no-live-release", f"Service {name!r} has no live release: {state.waiting[name]}", next_step=f"run `windrow run {name}`, or `windrow promote {name} RELEASE`")
+        raise _unknown(name, [*state.services, *state.waiting])
+
+    def start(self) -> None:
+        """Load what is live and follow the registry, in a thread that ends with the process."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following and give back every model."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for service in self._state.services.values():
+            service.predictor.close()
+
+    def refresh(self) -> bool:
+        """Load what is live now and swap it in at once; return whether anything changed."""
+        before, live = self._state.services, self._find()
+        services: dict[str, LiveService] = {}
+        failures: dict[str, str] = {}
+        for name, id in live.items():
+            old = before.get(name)
+            if id is None:
+                continue
+            if old is not None and old.release.id == id:
+                services[name] = old
+                continue
+            try:
+                services[name] = self._load(id)
+            except WindrowError as error:
+                failures[name] = error.message
+                _log.error("release %s cannot answer: %s", id, error.message)
+                if old is not None:
+                    services[name] = old
+        return self._swap(services, failures, live)
+
+    def _swap(self, services: dict[str, LiveService], failures: dict[str, str], live: Mapping[str, str | None]) -> bool:
+        waiting = {n: failures.get(n, "none was promoted") for n in live if n not in services}
+        before = self._state.services
+        self._state, self.failures = _State(services, waiting, loaded=True), failures
+        replaced = [s for n, s in before.items() if services.get(n) is not s]
+        for service in replaced:
+            timer = threading.Timer(LINGER_SECONDS, service.predictor.close)
+            timer.daemon = True
+            timer.start()
+        return bool(replaced) or len(services) > len(before)
+
+    def _poll(self) -> None:
+        retry_at = 0.0
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                counter = self._changed()
+                if counter == self._seen and not (self.failures and time.monotonic() > retry_at):
+                    continue
+                retry_at = time.monotonic() + RETRY_SECONDS
+                self.refresh()
+                self._seen = counter
+            except Exception:  # whatever fails, the thread must live: what is loaded goes on answering
+                _log.exception("the live releases cannot be read; trying again")
+                self._stop.wait(RETRY_SECONDS)
+
+
+def _unknown(name: str, known: list[str]) -> RequestError:
+    close = get_close_matches(name[:64], known, n=1, cutoff=0.5)
+    step = f"did you mean {close[0]!r}?" if close else f"use one of {listed(known)}"
+    return RequestError(404, "unknown-service", "There is no service of this name", where="path", next_step=step)

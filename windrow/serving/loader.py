@@ -1,0 +1,86 @@
+"""From a release's id to a service that answers: bundle, online store, clock, warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from windrow.models.bundle import load_bundle, read_release
+from windrow.models.registry import Registry
+from windrow.models.release import Release, check_functions
+from windrow.serving.live import LiveService
+from windrow.serving.predictor import CompiledPredictor, Predictor
+from windrow.serving.side_process import SidePredictor
+from windrow.serving.transformer import Transformer
+from windrow.serving.warmer import warm
+from windrow.settings import Settings
+from windrow.stores.metadata import Metadata, Span
+from windrow.stores.online import OnlineStore, open_online
+
+
+class Loader:
+    """Finds and loads live releases.
+
+    Parameters
+    ----------
+    settings
+        Where the registry, the online store and the releases are, and which clock is used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metadata = Metadata(settings.metadata)
+        self._registry = Registry(self._metadata, settings.folder("releases"))
+        self._online: OnlineStore | None = None
+        self._spans: Mapping[str, Span] = {}
+
+    def changed(self) -> int:
+        """Return a number that differs when the metadata were written to."""
+        return self._metadata.change_counter()
+
+    def find(self) -> dict[str, str | None]:
+        """Return service -> id of its live release, for every service that was ever released."""
+        self._spans = self._metadata.spans()
+        return {name: self._metadata.live(name) for name in self._registry.services()}
+
+    def load(self, id: str) -> LiveService:
+        """Return the warmed service of a release.
+
+        Raises
+        ------
+        WindrowError
+            If a file was changed, the model does not repeat its golden answers, or the online store
+            is not there.
+        """
+        folder = self._registry.path(id)
+        release = read_release(folder)
+        check_functions(release)
+        predictor: Predictor
+        if release.backend == "onnx":
+            bundle = load_bundle(folder, release)
+            bundle.replay_golden()
+            predictor = CompiledPredictor(bundle)
+        else:
+            predictor = SidePredictor(folder)
+        return warm(LiveService(release, Transformer(release.contract, self._store()), predictor, self._clock(release)))
+
+    def close(self) -> None:
+        """Give back the stores."""
+        self._metadata.close()
+        if self._online is not None:
+            self._online.close()
+
+    def _store(self) -> OnlineStore:
+        # Opened with the first release, not before: on a new machine nobody has written to it yet.
+        if self._online is None:
+            self._online = open_online(self._settings.online)
+        return self._online
+
+    def _clock(self, release: Release) -> Callable[[], int]:
+        clock, sources = self._settings.clock, release.sources
+
+        def latest() -> int:
+            spans = self._spans
+            known = [spans[s].known for s in sources if s in spans] or [span.known for span in spans.values()]
+            return max(known, default=release.dataset.now)
+
+        return lambda: clock.now(latest)

@@ -1,0 +1,72 @@
+"""Counts and latencies of requests, in the form that Prometheus reads.
+
+Plain integers on the request path; the form is made when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Metrics:
+    """What one worker has answered.
+
+    Examples
+    --------
+    >>> metrics = Metrics()
+    >>> metrics.observe("churn", "predict", 200, 0.0004)
+    >>> b'windrow_requests_total{route="predict",service="churn",status="200"} 1.0' in metrics.text()
+    True
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._seconds: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = defaultdict(float)
+        self.live: dict[str, str] = {}
+
+    def observe(self, service: str, route: str, status: int, seconds: float) -> None:
+        """Count one request to a live service (or to "", where there is none)."""
+        self._counts[service, route, status] += 1
+        if route == "predict" and status == 200:
+            buckets = self._seconds.get(service)
+            if buckets is None:
+                buckets = self._seconds[service] = [0] * (len(BUCKETS) + 1)
+            buckets[bisect_left(BUCKETS, seconds)] += 1
+            self._sums[service] += seconds
+
+    def text(self) -> bytes:
+        """Return the page that a scraper reads."""
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.exposition import generate_latest
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)  # type: ignore[arg-type]  # a collector is whatever has collect()
+        return bytes(generate_latest(registry))
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metric families, as prometheus_client asks for them."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily("windrow_requests", "Requests answered", labels=["service", "route", "status"])
+        for (service, route, status), count in sorted(self._counts.items()):
+            requests.add_metric([service, route, str(status)], count)
+        yield requests
+        latency = HistogramMetricFamily("windrow_prediction_seconds", "From the body to the answer", labels=["service"])
+        for service, counts in sorted(self._seconds.items()):
+            latency.add_metric([service], _cumulated(counts), self._sums[service])
+        yield latency
+        live = GaugeMetricFamily("windrow_live_release", "1 for the release that answers", labels=["service", "release"])
+        for service, release in sorted(self.live.items()):
+            live.add_metric([service, release], 1)
+        yield live
+
+
+def _cumulated(counts: list[int]) -> list[tuple[str, int]]:
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    return [(bound, sum(counts[: i + 1])) for i, bound in enumerate(bounds)]

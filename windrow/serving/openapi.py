@@ -1,0 +1,107 @@
+"""The HTTP interface as OpenAPI 3.1, generated from the contracts of the live releases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from windrow.features.contract import Contract
+from windrow.models.release import Release
+from windrow.schema import Field
+from windrow.serving.requests import MAX_ROWS, MAX_TEXT
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "bool": {"type": "boolean"},
+    "int32": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+    "int64": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "float32": {"type": "number"},
+    "float64": {"type": "number"},
+    "string": {"type": "string", "maxLength": MAX_TEXT},
+    "timestamp": {"type": "string", "format": "date-time"},
+}
+_EVENT_TIME = {"type": ["string", "null"], "format": "date-time", "description": "The time that is asked about; default: now"}
+_STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
+
+
+def openapi(releases: Mapping[str, Release]) -> dict[str, Any]:
+    """Return the document for the live releases, by service."""
+    paths: dict[str, Any] = {}
+    schemas: dict[str, Any] = {"Problem": _problem(), "Outcomes": _outcomes()}
+    for name, release in sorted(releases.items()):
+        schemas |= {f"{name}.Row": row_schema(release.contract), f"{name}.Answer": _answer(release)}
+        paths |= _paths(name)
+    facts = {"title": "windrow prediction services", "version": "1"}
+    return {"openapi": "3.1.0", "info": facts, "paths": paths, "components": {"schemas": schemas}}
+
+
+def row_schema(contract: Contract) -> dict[str, Any]:
+    """Return the JSON schema of one row of a request."""
+    keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
+    fields = {f.name: _field(f, key=f.name in keys) for f in (*contract.request, *contract.optional)}
+    return {
+        "type": "object",
+        "properties": {**fields, "event_time": _EVENT_TIME},
+        "required": [f.name for f in contract.request],
+        "additionalProperties": False,
+    }
+
+
+def _field(field: Field, *, key: bool) -> dict[str, Any]:
+    schema = dict(_TYPES[field.dtype])
+    if field.nullable and not key:
+        schema["type"] = [schema["type"], "null"]
+    if key:
+        schema["description"] = "Entity key"
+    return schema
+
+
+def _paths(name: str) -> dict[str, Any]:
+    row = {"$ref": f"#/components/schemas/{name}.Row"}
+    many = {"type": "object", "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}}, "required": ["rows"], "additionalProperties": False}
+    return {
+        f"/v1/{name}/predict": {"post": _operation(f"{name}.predict", "Predict one row or many", {"oneOf": [row, many]}, {"$ref": f"#/components/schemas/{name}.Answer"})},
+        f"/v1/{name}/outcomes": {"post": _operation(f"{name}.outcomes", "Say what became true", {"$ref": "#/components/schemas/Outcomes"}, {"type": "object"})},
+        f"/v1/{name}": {"get": {"operationId": f"{name}.describe", "summary": "Schema and release", "responses": _responses({"type": "object"})}},
+    }
+
+
+def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": body}}
+    return {"operationId": id, "summary": summary, "requestBody": {"required": True, "content": content}, "responses": _responses(answer)}
+
+
+def _responses(answer: dict[str, Any]) -> dict[str, Any]:
+    failed = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "200": {"description": "The answer", "content": {"application/json": {"schema": answer}}},
+        "default": {"description": "Why there is no answer, and what to do", "content": failed},
+    }
+
+
+def _answer(release: Release) -> dict[str, Any]:
+    statuses = {"type": "object", "properties": dict.fromkeys(release.contract.feature_names, _STATUS)}
+    prediction: dict[str, Any] = {"value": {"type": "number"}, "statuses": statuses}
+    if release.task == "classification":
+        prediction["probability"] = {"type": "number", "minimum": 0, "maximum": 1}
+    texts = dict.fromkeys(("request_id", "service", "release"), {"type": "string"})
+    item = {"type": "object", "properties": prediction, "required": list(prediction)}
+    fields = {**texts, "predictions": {"type": "array", "items": item}, "now": {"type": "string", "format": "date-time"}}
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _outcomes() -> dict[str, Any]:
+    fields = {
+        "request_id": {"type": "string"},
+        "row": {"type": "integer", "minimum": 0, "default": 0},
+        "value": {"type": "number"},
+        "known_at": {"type": ["string", "null"], "format": "date-time"},
+    }
+    item = {"type": "object", "properties": fields, "required": ["request_id", "value"], "additionalProperties": False}
+    items = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_ROWS}
+    return {"type": "object", "properties": {"outcomes": items}, "required": ["outcomes"], "additionalProperties": False}
+
+
+def _problem() -> dict[str, Any]:
+    texts = ("type", "title", "detail", "where", "next", "request_id")
+    fields = {**dict.fromkeys(texts, {"type": "string"}), "status": {"type": "integer"}}
+    return {"type": "object", "properties": fields}

@@ -1,0 +1,86 @@
+"""The documents of a worker that are not predictions: its page, its services, its readiness, its reports."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from windrow.clock import from_micros
+from windrow.errors import RequestError, listed
+from windrow.serving.live import LiveService, LiveServices
+from windrow.serving.openapi import row_schema
+
+_REPORT = re.compile(r"/ui/reports/([a-z][a-z0-9_]{0,62})/([A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.html)")
+_STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
+
+
+def index(live: LiveServices) -> bytes:
+    """Return the page at ``/``: the live services with links, nothing from elsewhere."""
+    rows = "".join(_index_row(service) for _, service in sorted(live.services.items()))
+    table = f"<table><tr><th>service<th>release<th>predict{rows}</table>" if rows else "<p>No service is live yet: run <code>windrow run SERVICE</code>.</p>"
+    links = ' · '.join(f'<a href="{path}">{path}</a>' for path in ("/v1/openapi.json", "/readyz", "/metrics"))
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p></html>'
+    return page.encode()
+
+
+def _index_row(service: LiveService) -> str:
+    name, release = html.escape(service.name), html.escape(service.release.id)
+    return f'<tr><td><a href="/v1/{name}">{name}</a><td>{release}<td><code>POST /v1/{name}/predict</code>'
+
+
+def describe(service: LiveService) -> dict[str, Any]:
+    """Return what ``GET /v1/{service}`` says: the schema of a request, and the release that answers."""
+    release = service.release
+    return {
+        "service": release.service,
+        "release": release.id,
+        "number": release.number,
+        "created_at": from_micros(release.created_at).isoformat(),
+        "task": release.task,
+        "backend": release.backend,
+        "backend_reason": release.backend_reason,
+        "unknown_entity": release.unknown_entity,
+        "request": row_schema(release.contract),
+        "features": [{"name": f.name, "dtype": f.dtype} for f in release.contract.features],
+        "groups": release.groups,
+        "metrics": release.metrics,
+        "baseline": release.baseline,
+        "now": from_micros(service.now()).isoformat(),
+    }
+
+
+def readiness(live: LiveServices) -> dict[str, Any]:
+    """Return the live releases by service.
+
+    Raises
+    ------
+    RequestError
+        503 until each has answered a warm-up prediction.
+    """
+    if live.ready:
+        return {"status": "ready", "releases": {n: s.release.id for n, s in sorted(live.services.items())}}
+    if live.failures:
+        name, reason = next(iter(sorted(live.failures.items())))
+        raise RequestError(503, "not-ready", f"Service {name!r} is not ready: {reason}", next_step=f"run `windrow releases {name}`")
+    if live.loaded:
+        raise RequestError(503, "not-ready", "No service has a live release", next_step="run `windrow run SERVICE`")
+    raise RequestError(503, "not-ready", "The live releases are being loaded", next_step="ask again in a moment")
+
+
+def report(folder: Path, path: str) -> bytes:
+    """Return the HTML of a report under `folder`, for a path ``/ui/reports/{service}/{name}.html``.
+
+    Raises
+    ------
+    RequestError
+        404 where there is none; nothing outside of `folder` is ever read.
+    """
+    matched = _REPORT.fullmatch(path)
+    service, name = matched.groups() if matched else ("", "")
+    file = (folder / service / name).resolve()
+    if not (matched and file.is_file() and file.is_relative_to(folder.resolve())):
+        there = listed(p.name for p in (folder / service).glob("*.html")) if service else "none"
+        raise RequestError(404, "no-report", f"There is no such report. There are: {there}", where="path", next_step="run the service's monitoring asset, which writes it")
+    return file.read_bytes()

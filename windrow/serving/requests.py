@@ -1,0 +1,291 @@
+"""Strict reading of request bodies: what the contract says, nothing guessed, no value repeated in an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import msgspec
+
+from windrow.clock import to_micros
+from windrow.errors import RequestError, TimeError, listed
+from windrow.features.contract import Contract
+from windrow.schema import EVENT_TIME, Field
+
+MAX_BODY = 1 << 20
+MAX_ROWS = 1000
+MAX_TEXT = 1024
+
+_FLOAT32_MAX = 3.4028234663852886e38
+_SPEAKABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
+
+_Check = Callable[[Any], Any]
+
+
+class Rows(NamedTuple):
+    """A request that keeps its contract: values by field, and event times (None where not given)."""
+
+    values: list[dict[str, Any]]
+    times: list[int | None]
+
+
+class Outcome(NamedTuple):
+    """What became true of one row of one request; `known_at` in UTC microseconds, or None for now."""
+
+    request_id: str
+    row: int
+    value: float
+    known_at: int | None
+
+
+class RowReader:
+    """Reads the rows of one service's requests.
+
+    Parameters
+    ----------
+    contract
+        Its `request` fields are needed, its `optional` ones accepted; ``event_time`` always is.
+
+    Examples
+    --------
+    >>> amount = Field("amount", "float64")
+    >>> contract = Contract(view="v", spine="s", request=(amount,), optional=(), lookups=(), on_demand=(), features=(amount,))
+    >>> RowReader(contract).read(b'{"amount": 2}')
+    Rows(values=[{'amount': 2.0}], times=[None])
+    >>> RowReader(contract).read(b'{"amont": 2}')
+    Traceback (most recent call last):
+    windrow.errors.RequestError: There is no field 'amont' in a row. Next: did you mean 'amount'?.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self._fields = {f.name: f for f in (*contract.request, *contract.optional)}
+        self._keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
+        self._checks = {name: self._check_of(f) for name, f in self._fields.items()} | {EVENT_TIME: _or_null(_timestamp)}
+        self._needed = tuple(f.name for f in contract.request)
+
+    def read(self, body: bytes) -> Rows:
+        """Return the rows of a body: one object, or ``{"rows": [...]}``.
+
+        Raises
+        ------
+        RequestError
+            400 for what is not JSON, 422 for what is not in the contract.
+        """
+        document = decode(body)
+        rows = document.get("rows")
+        if type(rows) is not list:
+            return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
+        _only(document, ("rows",), where="$")
+        _count(rows, "rows")
+        values = [self._row(row, f"$.rows[{i}]") for i, row in enumerate(rows)]
+        return Rows(values, [row.pop(EVENT_TIME, None) for row in values])
+
+    def _row(self, row: Any, where: str) -> dict[str, Any]:
+        # The checked values replace the given ones: the row is ours, and one dictionary is enough.
+        if type(row) is not dict:
+            raise RequestError(422, "wrong-type", "A row must be an object", where=where, next_step='write {"field": value, ...}')
+        checks = self._checks
+        for name, value in row.items():
+            check = checks.get(name)
+            if check is None:
+                raise _unknown(name, list(self._checks), where)
+            try:
+                row[name] = check(value)
+            except _WrongError as wrong:
+                raise self._refused(name, value, wrong, f"{where}.{name}") from None
+        for name in self._needed:
+            if name not in row:
+                raise self._missing(name, where)
+        return row
+
+    def _check_of(self, field: Field) -> _Check:
+        check = _CHECKS[field.dtype]
+        return _or_null(check) if field.nullable and field.name not in self._keys else check
+
+    def _refused(self, name: str, value: Any, wrong: _WrongError, where: str) -> RequestError:
+        if value is None and name in self._keys:
+            return self._missing(name, where.rpartition(".")[0])
+        return RequestError(422, wrong.kind, f"Field {name!r} is not {wrong}", where=where, next_step=f"send {wrong}")
+
+    def _missing(self, name: str, where: str) -> RequestError:
+        field = self._fields[name]
+        if name in self._keys:
+            step = f"add {name!r} ({field.dtype})"
+            return RequestError(422, "missing-key", f"The key {name!r} is missing", where=where, next_step=step)
+        step = f"add {name!r} ({field.dtype})" + (", or null if it is not known" if field.nullable else "")
+        return RequestError(422, "missing-field", f"Field {name!r} is missing", where=where, next_step=step)
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises
+    ------
+    RequestError
+        400 for broken JSON, NaN, Infinity and too deep nesting; 422 for JSON that is no object.
+
+    Examples
+    --------
+    >>> decode(b'{"x": NaN}')
+    Traceback (most recent call last):
+    windrow.errors.RequestError: The body is not JSON (at byte 6). Next: send UTF-8 JSON; NaN and Infinity are written null.
+    """
+    try:
+        document = msgspec.json.decode(body)
+    except RecursionError:
+        raise RequestError(400, "too-deep", "The body is nested too deep", next_step="send flat rows") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _broken(str(error)) from None
+    if type(document) is not dict:
+        step = 'send one row, or {"rows": [...]}'
+        raise RequestError(422, "wrong-type", "The body is not a JSON object", where="$", next_step=step)
+    return document
+
+
+def read_outcomes(body: bytes) -> list[Outcome]:
+    """Return the outcomes of a body ``{"outcomes": [{"request_id", "row", "value", "known_at"?}]}``.
+
+    Raises
+    ------
+    RequestError
+        400 for what is not JSON, 422 for what is not in this form.
+
+    Examples
+    --------
+    >>> read_outcomes(b'{"outcomes": [{"request_id": "a1", "row": 0, "value": 1}]}')
+    [Outcome(request_id='a1', row=0, value=1.0, known_at=None)]
+    """
+    document = decode(body)
+    _only(document, ("outcomes",), where="$")
+    items = document.get("outcomes")
+    if type(items) is not list:
+        step = 'send {"outcomes": [{"request_id": ..., "row": 0, "value": ...}]}'
+        raise RequestError(422, "missing-field", "The list 'outcomes' is missing", where="$", next_step=step)
+    _count(items, "outcomes")
+    return [_outcome(item, f"$.outcomes[{i}]") for i, item in enumerate(items)]
+
+
+def _outcome(item: Any, where: str) -> Outcome:
+    if type(item) is not dict:
+        raise RequestError(422, "wrong-type", "An outcome must be an object", where=where, next_step='write {"request_id": ..., "row": 0, "value": ...}')
+    _only(item, tuple(_OUTCOME), where=where)
+    item = {"row": 0, "known_at": None, **item}
+    for name, check in _OUTCOME.items():
+        if name not in item:
+            raise RequestError(422, "missing-field", f"Field {name!r} is missing", where=where, next_step=f"add {name!r}")
+        try:
+            item[name] = check(item[name])
+        except _WrongError as wrong:
+            raise RequestError(422, wrong.kind, f"Field {name!r} is not {wrong}", where=f"{where}.{name}", next_step=f"send {wrong}") from None
+    return Outcome(**item)
+
+
+class _WrongError(Exception):
+    """Says what a field must be; never what it was."""
+
+    def __init__(self, expected: str, kind: str = "wrong-type") -> None:
+        self.kind = kind
+        super().__init__(expected)
+
+
+def _whole(low: int, high: int) -> _Check:
+    def check(value: Any) -> int:
+        if type(value) is not int:
+            raise _WrongError("a whole number")
+        if not low <= value <= high:
+            raise _WrongError(f"a whole number from {low} to {high}", "out-of-range")
+        return value
+
+    return check
+
+
+def _number(value: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise _WrongError("a number")
+    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+        raise _WrongError("a number within the range of float32, which models are given", "out-of-range")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise _WrongError("a string")
+    if len(value) > MAX_TEXT:
+        raise _WrongError(f"a string of at most {MAX_TEXT} characters", "out-of-range")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise _WrongError("true or false")
+    return value
+
+
+def _timestamp(value: Any) -> int:
+    if type(value) is not str or len(value) > 40:
+        raise _WrongError(_TIME)
+    try:
+        return to_micros(datetime.fromisoformat(value))
+    except (ValueError, OverflowError, TimeError):
+        raise _WrongError(_TIME, "wrong-time") from None
+
+
+def _request_id(value: Any) -> str:
+    if type(value) is not str or not _REQUEST_ID.fullmatch(value):
+        raise _WrongError("a request_id of an earlier answer")
+    return value
+
+
+def _or_null(check: _Check) -> _Check:
+    return lambda value: None if value is None else check(value)
+
+
+_CHECKS: dict[str, _Check] = {
+    "bool": _boolean,
+    "int32": _whole(-(2**31), 2**31 - 1),
+    "int64": _whole(-(2**63), 2**63 - 1),
+    "float32": _number,
+    "float64": _number,
+    "string": _text,
+    "timestamp": _timestamp,
+}
+_OUTCOME: dict[str, _Check] = {
+    "request_id": _request_id,
+    "row": _whole(0, MAX_ROWS - 1),
+    "value": _number,
+    "known_at": _or_null(_timestamp),
+}
+
+
+def _broken(message: str) -> RequestError:
+    at = re.search(r"\(byte (\d+)\)", message)
+    place = f" (at byte {at[1]})" if at else ""
+    step = "send UTF-8 JSON; NaN and Infinity are written null"
+    return RequestError(400, "broken-json", f"The body is not JSON{place}", next_step=step)
+
+
+def _only(document: dict[str, Any], known: tuple[str, ...], *, where: str) -> None:
+    for name in document:
+        if name not in known:
+            raise _unknown(name, list(known), where)
+
+
+def _unknown(name: str, known: list[str], where: str) -> RequestError:
+    # A field's name is the client's text too: only what looks like a name is repeated.
+    shown = repr(name) if _SPEAKABLE.fullmatch(name) else "of this name"
+    close = get_close_matches(name[:64], known, n=1, cutoff=0.5)
+    step = f"did you mean {close[0]!r}?" if close else f"send only {listed(known)}"
+    place = "a row" if EVENT_TIME in known else "the body"
+    return RequestError(422, "unknown-field", f"There is no field {shown} in {place}", where=where, next_step=step)
+
+
+def _count(items: list[Any], what: str) -> None:
+    if not 1 <= len(items) <= MAX_ROWS:
+        size = "empty" if not items else f"longer than {MAX_ROWS}"
+        step = f"send 1 to {MAX_ROWS} {what} in one request"
+        raise RequestError(422, "wrong-size", f"The list {what!r} is {size}", where=f"$.{what}", next_step=step)

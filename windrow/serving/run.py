@@ -1,0 +1,156 @@
+"""Start and stop the online service as a process: what `windrow up`, the demo and the tests use."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from windrow.errors import StoreError
+from windrow.serving.child import spawn
+from windrow.settings import Settings
+from windrow.telemetry import switch_off
+
+SERVICE = "bento.service:WindrowService"
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+class Running:
+    """The online service as a running process; a context manager that stops it.
+
+    Attributes
+    ----------
+    process
+        BentoML's supervisor, leader of its own process group.
+    url
+        Such as ``http://127.0.0.1:3000``.
+    log
+        The file with what it printed.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.process, self.url, self.log = process, url, log
+
+    def stop(self) -> None:
+        """End the whole process group; ask first, then do not ask."""
+        _signal(self.process, signal.SIGTERM)
+        try:
+            self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        _signal(self.process, signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def start(
+    settings: Settings,
+    port: int | None = None,
+    *,
+    host: str = "127.0.0.1",
+    wait_for: str | None = "/readyz",
+    seconds: float = START_SECONDS,
+) -> Running:
+    """Start the service and wait until it answers.
+
+    Parameters
+    ----------
+    settings
+        Its `project` folder holds ``bento/``.
+    port
+        Default: a free one.
+    wait_for
+        The address that must answer 200: ``/readyz`` (every live release is warm), ``/livez`` (the
+        process answers), or None not to wait.
+    seconds
+        How long to wait at most.
+
+    Raises
+    ------
+    StoreError
+        If the port is taken, or the service does not answer in time; the message names its log file.
+    """
+    port = port or free_port(host)
+    _refuse_taken(host, port)
+    environ = {**os.environ, **settings.environ()}
+    switch_off(environ)
+    path = settings.folder("service") / "service.log"
+    with path.open("ab") as log:
+        command = ["-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
+        process = spawn(command, environ=environ, folder=settings.project, output=log.fileno(), own_group=True)
+    running = Running(process, f"http://{host}:{port}", path)
+    if wait_for is not None:
+        try:
+            _wait(running, wait_for, seconds)
+        except BaseException:
+            running.stop()
+            raise
+    return running
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StoreError(f"port {port} of {host} cannot be used: {error.strerror}", next_step="choose another port, or leave it out to get a free one") from error
+
+
+def _wait(running: Running, path: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    said = "nothing"
+    while time.monotonic() < deadline:
+        if running.process.poll() is not None:
+            raise StoreError(f"the online service ended with exit code {running.process.returncode}", exists=_tail(running.log), next_step=f"read {running.log}")
+        status, said = _ask(running.url, path)
+        if status == 200:
+            return
+        time.sleep(0.05)
+    raise StoreError(f"the online service was not ready within {seconds:g} s", exists=f"{path} says {said[:300]}", next_step=f"read {running.log}")
+
+
+def _ask(url: str, path: str) -> tuple[int, str]:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=2)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return "It said: " + " | ".join(lines[-3:])[-500:]
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,281 @@
+"""From request rows to the model's inputs: one batched online read, on-demand functions, one vector by name.
+
+What it returns equals `windrow.features.contract.canonical` of the same values, whatever the number
+of rows; the way there is short because it is on every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windrow.clock import SECOND
+from windrow.errors import StoreError, listed
+from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input
+from windrow.features.on_demand import compute, load_functions
+from windrow.schema import EVENT_TIME, Status
+from windrow.stores.online import OnlineStore, Row
+
+_PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
+_NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
+
+_Pick = Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+class Vectors(NamedTuple):
+    """The model's inputs for n rows, and what is known of each value.
+
+    Attributes
+    ----------
+    names
+        The features, in the contract's order.
+    matrix
+        float32 of shape (n, features), or None where a feature is text.
+    columns
+        The same by name where a feature is text (see `frame`), else None.
+    statuses
+        Feature -> `Status` for each row.
+    unknown
+        Names of the groups that have no row for the entity, for each row.
+    """
+
+    names: tuple[str, ...]
+    matrix: NDArray[np.float32] | None
+    columns: Frame | None
+    statuses: list[Mapping[str, int]]
+    unknown: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.statuses)
+
+    @property
+    def frame(self) -> Frame:
+        """Input arrays by name, as `canonical` makes them."""
+        if self.matrix is None:
+            return self.columns or {}
+        return dict(zip(self.names, self.matrix.T, strict=True))
+
+    def rows(self) -> list[dict[str, float | str | None]]:
+        """Return each row as plain values: floats, text as the model saw it, None for a missing number."""
+        if self.matrix is not None:
+            lists = self.matrix.tolist()
+        else:
+            lists = [list(row) for row in zip(*(a.tolist() for a in self.frame.values()), strict=True)]
+        return [dict(zip(self.names, _without_nan(values), strict=True)) for values in lists]
+
+
+class Transformer:
+    """Makes the vectors of one contract.
+
+    Parameters
+    ----------
+    contract
+        What to read and compute.
+    online
+        Where stored values are.
+    functions
+        The on-demand functions by name, as `load_functions` returns them; default: those that the
+        contract carries.
+
+    Raises
+    ------
+    StoreError
+        If a group is stored without a column that the contract reads.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from windrow.schema import Field
+    >>> from windrow.stores.online import open_online
+    >>> store = open_online(f"lmdb://{mkdtemp()}/online", write=True)
+    >>> _ = store.write("card_v1", ["limit"], [((7,), Row(10, 10, 1, (500.0,)))])
+    >>> card = Lookup("card_v1", "f", {"card_id": "card_id"}, {"limit": "limit"}, {"limit": "float64"})
+    >>> key = Field("card_id", "int64")
+    >>> contract = Contract(view="v", spine="s", request=(key,), optional=(), lookups=(card,), on_demand=(),
+    ...                     features=(Field("limit", "float64"),))
+    >>> made = Transformer(contract, store).vectors([{"card_id": 7}, {"card_id": 8}], [10, 10], now=10)
+    >>> made.matrix.tolist(), [s["limit"] for s in made.statuses], made.unknown
+    ([[500.0], [nan]], [0, 2], [(), ('card_v1',)])
+    """
+
+    def __init__(
+        self, contract: Contract, online: OnlineStore, functions: Mapping[str, Callable[..., Any]] | None = None
+    ) -> None:
+        if functions is None:
+            names = [spec.function for spec in contract.on_demand]
+            functions = load_functions(contract.on_demand_source, names, where=f"view {contract.view!r}")
+        self._contract, self._online = contract, online
+        self._lookups = [_Plan.of(lookup, online) for lookup in contract.lookups]
+        self._raw = tuple(f.name for f in (*contract.request, *contract.optional))
+        places = _places(contract, self._raw)
+        self._functions = [_Function.of(spec, functions[spec.function], places) for spec in contract.on_demand]
+        self._pick = _picker([places[f.name] for f in contract.features])
+        self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
+        self._all_present = dict.fromkeys(contract.feature_names, _PRESENT)
+
+    def vectors(self, rows: Sequence[Mapping[str, Any]], times: Sequence[int], *, now: int) -> Vectors:
+        """Return the inputs of checked request rows.
+
+        Parameters
+        ----------
+        rows
+            Values by field; every field that the contract needs is there.
+        times
+            The time each row asks about, UTC microseconds.
+        now
+            Rows whose `eff` lies after it are not visible yet; values older than their TTL are expired.
+        """
+        found = iter(self._online.read([plan.key(row) for row in rows for plan in self._lookups]))
+        flat: list[list[Any]] = []
+        marks: list[list[int]] = []
+        for row in rows:
+            values: list[Any] = []
+            states: list[int] = []
+            for plan in self._lookups:
+                stored = next(found)
+                state = plan.state(stored, now)
+                values += plan.values(stored) if state == _PRESENT and stored is not None else plan.nothing
+                states.append(state)
+            values += [row.get(name) for name in self._raw]
+            flat.append(values)
+            marks.append(states)
+        for function in self._functions:
+            function.extend(flat, times)
+        return self._gathered([self._pick(values) for values in flat], marks)
+
+    def _gathered(self, picked: list[tuple[Any, ...]], marks: list[list[int]]) -> Vectors:
+        if self._times:
+            picked = [self._seconds(row) for row in picked]
+        matrix, columns = None, None
+        if self._contract.numeric:
+            matrix = np.array(picked, dtype=np.float32)
+        else:
+            fields = self._contract.features
+            columns = {f.name: canonical_column(f.dtype, [row[i] for row in picked]) for i, f in enumerate(fields)}
+        statuses = [self._status(row, states) for row, states in zip(picked, marks, strict=True)]
+        unknown = [self._unknown(states) if _NOT_FOUND in states else () for states in marks]
+        return Vectors(self._contract.feature_names, matrix, columns, statuses, unknown)
+
+    def _status(self, values: tuple[Any, ...], states: list[int]) -> Mapping[str, int]:
+        if not any(states) and not _has_missing(values):
+            return self._all_present
+        names = self._contract.feature_names
+        status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(names, values, strict=True)}
+        for plan, state in zip(self._lookups, states, strict=True):
+            if state != _PRESENT:
+                status |= dict.fromkeys((n for n in plan.lookup.columns if n in status), state)
+        return status
+
+    def _unknown(self, states: list[int]) -> tuple[str, ...]:
+        return tuple(
+            plan.lookup.group for plan, state in zip(self._lookups, states, strict=True) if state == _NOT_FOUND
+        )
+
+    def _seconds(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        # A stored time is kept in microseconds; a model sees it in seconds, as `canonical` says.
+        changed = list(row)
+        for i in self._times:
+            changed[i] = None if row[i] is None else row[i] / SECOND
+        return tuple(changed)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One lookup, prepared: how to make its key, and where its columns are in a stored row."""
+
+    lookup: Lookup
+    online: OnlineStore
+    fields: tuple[str, ...]
+    nothing: tuple[None, ...]
+    pick: _Pick | None
+
+    @classmethod
+    def of(cls, lookup: Lookup, online: OnlineStore) -> _Plan:
+        plan = cls(lookup, online, tuple(lookup.keys.values()), (None,) * len(lookup.columns), None)
+        plan.resolve()
+        return plan
+
+    def key(self, row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        return self.lookup.group, tuple([row[name] for name in self.fields])
+
+    def state(self, stored: Row | None, now: int) -> int:
+        if stored is None or stored.event_time > now or stored.known_at > now:
+            return _NOT_FOUND
+        ttl = self.lookup.ttl
+        return _EXPIRED if ttl is not None and now - stored.event_time > ttl else _PRESENT
+
+    def values(self, stored: Row) -> tuple[Any, ...]:
+        if self.pick is None:
+            self.resolve()  # the group was published after this release was loaded
+        return self.pick(stored.values) if self.pick else self.nothing
+
+    def resolve(self) -> None:
+        columns = self.online.columns(self.lookup.group)
+        if columns is None:
+            return
+        for name in self.lookup.columns.values():
+            if name not in columns:
+                raise StoreError(
+                    f"group {self.lookup.group!r} is stored without the column {name!r}",
+                    exists=f"It has {listed(columns)}",
+                    next_step="run `windrow materialize GROUP` with the version that the release uses",
+                )
+        self.pick = _picker([columns.index(name) for name in self.lookup.columns.values()])
+
+
+@dataclass(slots=True)
+class _Function:
+    """One on-demand feature, prepared: which values it reads, for all rows at once."""
+
+    spec: OnDemand
+    call: Callable[..., Any]
+    inputs: list[tuple[str, str, int]]  # parameter, dtype, place (-1: the row's time)
+
+    @classmethod
+    def of(cls, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> _Function:
+        return cls(spec, call, [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()])
+
+    def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
+        """Append this feature's value to each row."""
+        given = {
+            parameter: on_demand_input(dtype, times if place < 0 else [row[place] for row in flat])
+            for parameter, dtype, place in self.inputs
+        }
+        for row, value in zip(flat, compute(self.spec, self.call, given).tolist(), strict=True):
+            row.append(value)
+
+
+def _places(contract: Contract, raw: Sequence[str]) -> dict[str, int]:
+    """Return where each value stands in a row: stored values, then the request's, then computed ones."""
+    stored = [name for lookup in contract.lookups for name in lookup.columns]
+    computed = [spec.name for spec in contract.on_demand]
+    order = [f"stored.{n}" for n in stored] + [f"request.{n}" for n in raw] + [f"computed.{n}" for n in computed]
+    places = {reference: i for i, reference in enumerate(order)}
+    # A feature is called by its bare name, and belongs to what gives it: computed before stored before raw.
+    for kind, names in (("request", raw), ("stored", stored), ("computed", computed)):
+        places |= {name: places[f"{kind}.{name}"] for name in names}
+    return {**places, EVENT_TIME: -1}
+
+
+def _stored_time(contract: Contract, name: str) -> bool:
+    return any(lookup.dtypes.get(name) == "timestamp" for lookup in contract.lookups)
+
+
+def _picker(places: list[int]) -> _Pick:
+    if len(places) == 1:
+        only = places[0]
+        return lambda values: (values[only],)
+    return itemgetter(*places)
+
+
+def _has_missing(values: tuple[Any, ...]) -> bool:
+    return None in values or any(v != v for v in values)
+
+
+def _without_nan(values: list[Any]) -> list[Any]:
+    return [None if v != v else v for v in values]

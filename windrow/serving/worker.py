@@ -1,0 +1,93 @@
+"""What one worker process of the online service holds: live services, log, metrics, and the committer beside it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+from windrow.serving.child import spawn
+from windrow.serving.live import LiveServices
+from windrow.serving.loader import Loader
+from windrow.serving.metrics import Metrics
+from windrow.serving.plane import Plane
+from windrow.settings import Settings
+from windrow.stores.log import LogWriter
+from windrow.telemetry import switch_off
+
+COMMITTER = "windrow.stores.committer"
+
+
+class Worker:
+    """One worker; made before the server starts, and started when it does.
+
+    Parameters
+    ----------
+    settings
+        Where everything is.
+    committer
+        Whether to keep a committer running beside it (the file lock elects one per host).
+    """
+
+    def __init__(self, settings: Settings, *, committer: bool = True) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self.reports: Path = settings.home / "reports"
+        self._with_committer = committer
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Open the stores and follow the registry; returns at once, `live.ready` says when it can answer."""
+        settings = self.settings
+        self._loader = Loader(settings)
+        self.live = LiveServices(self._loader.find, self._loader.load, self._loader.changed)
+        self._log = LogWriter(settings.folder("log"), f"{socket.gethostname()}-{os.getpid()}")
+        self.plane = Plane(self.live, self._log)
+        self.live.start()
+        if self._with_committer:
+            # A thread of its own, because a child ends with the thread that started it.
+            threading.Thread(target=self._committing, name="windrow-committer", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop following, and give back models, stores and the log's segment."""
+        self._stop.set()
+        self.live.close()
+        self._log.close()
+        self._loader.close()
+
+    def measured(self) -> bytes:
+        """Return the metrics page."""
+        self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
+        return self.metrics.text()
+
+    def _committing(self) -> None:
+        environ = {**os.environ, **self.settings.environ()}
+        switch_off(environ)
+        while not self._stop.is_set():
+            child = spawn(["-m", COMMITTER], environ=environ)
+            while child.poll() is None and not self._stop.wait(0.5):
+                pass
+            _end(child)
+            self._stop.wait(1.0)
+
+
+def settle() -> None:
+    """Spare what start-up made from garbage collection, and make full collections rare.
+
+    BentoML keeps a timer per request for as long as its time-out, and every full collection walks
+    them all: that costs hundreds of milliseconds without this.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
