@@ -106,7 +106,11 @@ def release_card(release: Release) -> str:
     }
     body = [_facts(facts), _table(("metric", "model", "baseline"), metrics)]
     body += [_table(("gate", "verdict", "bar", "value"), gates)] if gates else []
-    step = f"windrow promote {release.service} {release.id}" if release.passed else "look at the failed gate, and train again"
+    step = (
+        f"windrow promote {release.service} {release.id}"
+        if release.passed
+        else "look at the failed gate, and train again"
+    )
     return _card(f"Release {release.id}", "", body, step)
 
 
@@ -123,7 +127,10 @@ def service_card(service: PredictionService) -> str:
         "owner": service.owner or "nobody",
     }
     request = [(f.name, f.dtype, "request") for f in service.view.contract.request]
-    read = [(g.table_name, f"{len(g.features)} features", ", ".join(i.key for i in g.inputs.values())) for g in service.view.groups]
+    read = [
+        (g.table_name, f"{len(g.features)} features", ", ".join(i.key for i in g.inputs.values()))
+        for g in service.view.groups
+    ]
     body = [_facts(facts), _table(("what it takes", "", "from"), [*request, *read])]
     return _card(f"Prediction service {service.name}", service.description, body, f"windrow run {service.name}")
 

@@ -198,9 +198,14 @@ def save(model: Any, *, service: str | None = None) -> Reported:
 
     owner = service or (_last_loaded[-1] if _last_loaded else None)
     if owner is None:
-        raise ModelError("save() does not know whose model this is", next_step='load("<service>/training_dataset") first, or write save(model, service="...")')
+        raise ModelError(
+            "save() does not know whose model this is",
+            next_step='load("<service>/training_dataset") first, or write save(model, service="...")',
+        )
     if not callable(getattr(model, "predict", None)):
-        raise ModelError(f"save() was given a {type(model).__name__}, which cannot predict", next_step="give it the fitted estimator")
+        raise ModelError(
+            f"save() was given a {type(model).__name__}, which cannot predict", next_step="give it the fitted estimator"
+        )
     path = _settings().folder("notebooks") / f"{owner}-{os.getpid()}.skops"
     skops.io.dump(model, path, compression=ZIP_DEFLATED)  # plain files are 2 to 50 times larger
     _send({"saved": str(path)})
@@ -224,7 +229,9 @@ class _Project:
     def services(self) -> dict[str, PredictionService]:
         from windrow.discover import services
 
-        return services(_PACKAGE, project=self.settings.project)
+        pipes = _pipes()
+        package = pipes.extras["package"] if pipes is not None else _PACKAGE
+        return services(package, project=self.settings.project)
 
     @cached_property
     def keys(self) -> list[str]:

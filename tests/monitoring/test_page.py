@@ -46,7 +46,7 @@ def test_evidently_draws_each_column_with_the_distance_of_the_verdict(page: Page
 
 
 def test_the_page_forbids_every_load_from_elsewhere(page: Page) -> None:
-    assert "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';" in page.html
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';' in page.html
     assert re.findall(r"<(?:link|iframe|img|object|embed)\b[^>]*(?:src|href)=", page.html[:120_000]) == []
     assert re.findall(r"<script[^>]+src=", page.html) == []
     assert "cdn.plot.ly" not in page.html

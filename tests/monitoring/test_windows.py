@@ -39,7 +39,11 @@ def test_rows_without_an_event_time_are_refused() -> None:
 def test_logged_inputs_come_out_as_the_model_saw_them() -> None:
     fields = (Field("flag", "bool"), Field("seen", "timestamp"), Field("plan", "string"))
     frame = frame_of(pa.table({"flag": [1.0, None], "seen": [86400.0, None], "plan": ["a", None]}), fields)
-    assert {name: values.dtype.name for name, values in frame.items()} == {"flag": "float32", "seen": "float32", "plan": "object"}
+    assert {name: values.dtype.name for name, values in frame.items()} == {
+        "flag": "float32",
+        "seen": "float32",
+        "plan": "object",
+    }
     assert frame["plan"].tolist() == ["a", "(missing)"]
     np.testing.assert_array_equal(frame["seen"], np.array([86400.0, np.nan], "float32"))
 

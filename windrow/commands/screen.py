@@ -20,7 +20,7 @@ Step = Callable[[str], None]
 
 
 def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Declare a command with ``--help`` that ends in an example, and with ``--json``.
+    r"""Declare a command with ``--help`` that ends in an example, and with ``--json``.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
     ... def hello(*, as_json: bool) -> None:
     ...     "Say hello."
     >>> hello.epilog
-    '\\x08\\nExample:\\n  windrow hello --json'
+    '\x08\nExample:\n  windrow hello --json'
     """
     lines = "\n".join(f"  {line}" for line in example.splitlines())
     settings = {"help_option_names": ["-h", "--help"]}

@@ -1,9 +1,11 @@
-"""From Arrow to NumPy and pandas: the only functions that do it, so that nulls and dtypes come out one way."""
+"""From Arrow to NumPy, pandas and the engine: the only functions that do it, so that nulls and dtypes come out one way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -11,8 +13,10 @@ from windrow.features.contract import Frame, text
 from windrow.schema import check_dtype
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     import pandas as pd
     import pyarrow as pa
+    from ibis.backends import BaseBackend
     from numpy.typing import NDArray
 
 
@@ -100,6 +104,25 @@ def to_pandas(frame: Frame) -> pd.DataFrame:
     # dtype is given, because pandas turns object arrays of text into its own str with NaN for missing.
     columns = {name: pd.Series(values, dtype=values.dtype) for name, values in frame.items()}
     return pd.DataFrame(columns, copy=False)
+
+
+@contextmanager
+def registered(con: BaseBackend, table: pa.Table) -> Iterator[ir.Table]:
+    """Show `table` to a DuckDB backend without a copy, for as long as the block runs.
+
+    Examples
+    --------
+    >>> import ibis, pyarrow as pa
+    >>> with registered(ibis.duckdb.connect(), pa.table({"x": [1, 2]})) as rows:
+    ...     rows.x.sum().to_pyarrow()
+    <pyarrow.Int64Scalar: 3>
+    """
+    name = f"arrow_{uuid4().hex}"
+    con.con.register(name, table)
+    try:
+        yield con.table(name)
+    finally:
+        con.con.unregister(name)
 
 
 def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

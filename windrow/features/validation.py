@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 
 from windrow.errors import DeclarationError, SchemaError, closest, listed
+from windrow.features.arrow import registered
 from windrow.schema import EVENT_TIME, KNOWN_AT, SYSTEM_COLUMNS
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def validate(group: FeatureGroup, rows: ir.Table | pa.Table, *, con: BaseBackend
 
     table = rows if isinstance(rows, pa.Table) else rows.to_pyarrow()
     backend = con or _backend(rows)
-    with _registered(backend, table) as numbered:
+    with registered(backend, _numbered(table)) as numbered:
         found = _built_in(group, numbered)
         if group.checks is not None:
             _merge(found, _checked(_schema(group), group, numbered))
@@ -101,17 +100,10 @@ def _backend(rows: Any) -> BaseBackend:
     return ibis.duckdb.connect() if isinstance(rows, pa.Table) else rows.get_backend()
 
 
-@contextmanager
-def _registered(con: BaseBackend, table: pa.Table) -> Iterator[ir.Table]:
-    """Show `table` to the engine without a copy, with the number of each row."""
+def _numbered(table: pa.Table) -> pa.Table:
     import pyarrow as pa
 
-    name = f"checked_{uuid4().hex}"
-    con.con.register(name, table.append_column(_ROW, pa.array(np.arange(table.num_rows))))
-    try:
-        yield con.table(name)
-    finally:
-        con.con.unregister(name)
+    return table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
 
 
 def _built_in(group: FeatureGroup, rows: ir.Table) -> Found:
@@ -196,6 +188,12 @@ def _failing(error: Any, group: FeatureGroup, rows: ir.Table) -> Found:
         return {_reason(error): _failed_rows(error, rows)}
     if kind == "CHECK_ERROR":
         raise DeclarationError(f"The {where} cannot run: {_short(error)}", next_step="correct the check")
+    if kind == "COLUMN_NOT_IN_DATAFRAME":
+        raise SchemaError(
+            f"The {where} ask for a column {error.failure_cases!r}",
+            exists=f"It makes {_typed(rows)}",
+            next_step=closest(str(error.failure_cases), rows.columns) or "correct the name in the checks",
+        )
     raise SchemaError(
         f"The {where} do not fit its rows: {_short(error)}",
         exists=f"It makes {_typed(rows)}",

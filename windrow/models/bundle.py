@@ -231,7 +231,7 @@ def _golden(data: bytes, release: Release) -> Golden:
 
 def _plain(values: NDArray[Any]) -> list[Any]:
     if values.dtype == object:
-        return values.tolist()
+        return list(values)
     return [None if np.isnan(v) else float(v) for v in values]
 
 

@@ -149,7 +149,7 @@ def _case(estimator: Any, contract: Contract, frame: Frame) -> _Case:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Extremes overflow in exp() and matmul: the answers are compared, the warnings say nothing new.
     # One native thread, because small calls that share a core wait for each other's threads.

@@ -50,7 +50,7 @@ def golden_frame(frame: Frame, compiled: Compiled) -> Frame:
     good = np.ones(len(next(iter(frame.values()))), dtype=bool)
     for name, values in frame.items():
         if values.dtype != object:
-            good &= ~np.isinf(values) & ~(np.isnan(values) if name in refused else False)
+            good &= ~(np.isinf(values) | (np.isnan(values) & (name in refused)))
     chosen = np.flatnonzero(good)
     picked = chosen[np.linspace(0, len(chosen) - 1, GOLDEN_ROWS).astype(int)]
     return {name: values[picked] for name, values in frame.items()}

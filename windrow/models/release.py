@@ -58,6 +58,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         The label's declaration as facts.
     groups
         Feature group with version -> fingerprint.
+    sources
+        Names of every source it depends on; the latest known time over them is its ``data`` clock.
     seq
         The write order up to which the training data were read.
     backend, backend_reason
@@ -89,6 +91,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     label: dict[str, Any]
     view_fingerprint: str
     groups: dict[str, str]
+    sources: tuple[str, ...] = ()
     seq: int
     dataset: DatasetRef
     backend: Backend

@@ -80,8 +80,11 @@ class SklearnModel:
         """Read a skops file whose hash was checked; refuse types that are not on our list."""
         from skops.io import get_untrusted_types, loads
 
-        found = check_types(get_untrusted_types(data=payload), where=where)
-        return cls(loads(payload, trusted=found), task=task)
+        try:
+            found = get_untrusted_types(data=payload)
+        except Exception as error:  # noqa: BLE001 - a file made to harm can fail anywhere in the parser
+            raise ModelError(f"{where} is not a skops file ({type(error).__name__})", next_step="train again; do not edit files of a release") from error
+        return cls(loads(payload, trusted=check_types(found, where=where)), task=task)
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
         """Return the probability of class 1, or the value, as float64 of shape (n,).

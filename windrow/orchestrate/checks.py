@@ -1,6 +1,6 @@
 """Asset checks that are derived from declarations: gates, freshness, drift."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,29 +24,34 @@ _LATE = {"@hourly": duration("2h"), "@daily": duration("2d"), "@weekly": duratio
 
 def gate_checks(service: PredictionService) -> list[dg.AssetCheckSpec]:
     """Return one blocking check per gate, on the service's model."""
-    key = asset_key(f"{service.name}/model")
-    return [dg.AssetCheckSpec(gate_name(g), asset=key, blocking=True, description=_bar(g)) for g in service.gates]
+    key, names = asset_key(f"{service.name}/model"), gate_names(service.gates)
+    return [
+        dg.AssetCheckSpec(name, asset=key, blocking=True, description=_bar(gate))
+        for name, gate in zip(names, service.gates, strict=True)
+    ]
 
 
-def gate_name(gate: Gate) -> str:
-    """Return the name of a gate's check.
+def gate_names(gates: Sequence[Gate]) -> list[str]:
+    """Return the names of the gates' checks, in order; a second gate of one metric is numbered.
 
     Examples
     --------
-    >>> gate_name(Gate("auc", at_least=0.7))
-    'gate_auc'
+    >>> gate_names([Gate("auc", at_least=0.7), Gate("auc", of_baseline=1.1)])
+    ['gate_auc', 'gate_auc_2']
     """
-    return f"gate_{gate.metric}"
+    metrics = [gate.metric for gate in gates]
+    seen = [metrics[: place + 1].count(metric) for place, metric in enumerate(metrics)]
+    return [f"gate_{metric}" + (f"_{n}" if n > 1 else "") for metric, n in zip(metrics, seen, strict=True)]
 
 
 def gate_results(service: PredictionService, results: "list[GateResult]") -> Iterator[dg.AssetCheckResult]:
     """Yield what each gate made of the candidate."""
-    for result in results:
+    for name, result in zip(gate_names(service.gates), results, strict=True):
         facts: dict[str, Any] = {"bar": result.bar, "why": result.why}
         facts |= {"value": result.value} if result.value is not None else {}
         yield dg.AssetCheckResult(
             asset_key=asset_key(f"{service.name}/model"),
-            check_name=f"gate_{result.metric}",
+            check_name=name,
             passed=result.passed,
             metadata=facts,
         )
@@ -79,7 +84,9 @@ def group_freshness(group: FeatureGroup) -> dg.AssetChecksDefinition | None:
     if group.ttl is None:
         return None
     allowed = group.ttl
-    return _freshness(group.key, all_sources(group), allowed, f"The newest row is younger than {spoken(allowed)} (ttl).")
+    return _freshness(
+        group.key, all_sources(group), allowed, f"The newest row is younger than {spoken(allowed)} (ttl)."
+    )
 
 
 def prediction_freshness(service: PredictionService) -> dg.AssetChecksDefinition | None:
@@ -91,7 +98,7 @@ def prediction_freshness(service: PredictionService) -> dg.AssetChecksDefinition
     return _freshness(f"{service.name}/predictions", service.sources, allowed, text)
 
 
-def _freshness(key: str, sources: "list[Source] | tuple[Source, ...]", allowed: int, text: str) -> dg.AssetChecksDefinition:
+def _freshness(key: str, sources: Sequence[Source], allowed: int, text: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset_key(key), name="freshness", description=text, required_resource_keys={"stores"})
     def freshness(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         stores: Stores = context.resources.stores
@@ -101,7 +108,11 @@ def _freshness(key: str, sources: "list[Source] | tuple[Source, ...]", allowed: 
             raise failure(error) from error
         age = None if newest is None else now - newest
         facts: dict[str, Any] = {"now": moment(now), "allowed": spoken(allowed)}
-        facts |= {"newest": moment(newest), "age": spoken(age // 1_000_000 * 1_000_000)} if newest and age is not None else {}
+        facts |= (
+            {"newest": moment(newest), "age": spoken(age // 1_000_000 * 1_000_000)}
+            if newest and age is not None
+            else {}
+        )
         return dg.AssetCheckResult(
             passed=age is not None and age <= allowed, severity=dg.AssetCheckSeverity.WARN, metadata=facts
         )
@@ -110,5 +121,9 @@ def _freshness(key: str, sources: "list[Source] | tuple[Source, ...]", allowed: 
 
 
 def _bar(gate: Gate) -> str:
-    bars = {"at least": gate.at_least, "at most": gate.at_most, "at most this share of the baseline's:": gate.of_baseline}
+    bars = {
+        "at least": gate.at_least,
+        "at most": gate.at_most,
+        "at most this share of the baseline's:": gate.of_baseline,
+    }
     return f"{gate.metric}: " + ", ".join(f"{words} {value:g}" for words, value in bars.items() if value is not None)

@@ -1,5 +1,6 @@
 """Assets made from declarations: one factory per kind of thing, all of one shape."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ def build(plan: Plan, body: Body) -> dg.AssetsDefinition:
             except WindrowError as error:
                 raise failure(error) from error
 
-    return dg.asset(
+    return _asset(
         key=asset_key(plan.key),
         deps=[asset_key(key) for key in dict.fromkeys(plan.deps)],
         group_name=plan.group,
@@ -83,6 +84,13 @@ def build(plan: Plan, body: Body) -> dg.AssetsDefinition:
         output_required=False,  # a blocked write materialises nothing
         **plan.options,
     )(compute)
+
+
+def _asset(**arguments: Any) -> Callable[[Callable[..., Events]], dg.AssetsDefinition]:
+    with warnings.catch_warnings():
+        # backfill_policy is called beta; one run over a range of days is what it is for.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.asset(**arguments)
 
 
 def source_asset(source: Source, *, group: str) -> dg.AssetsDefinition:

@@ -70,10 +70,15 @@ class NotebookFile(msgspec.Struct, frozen=True):
         try:
             cells = msgspec.json.decode(path.read_bytes(), type=_Raw).cells
         except msgspec.DecodeError as error:
-            raise DeclarationError(f"notebook {path.name!r} is not a notebook: {error}", next_step="open it in JupyterLab and save it again") from None
+            raise DeclarationError(
+                f"notebook {path.name!r} is not a notebook: {error}",
+                next_step="open it in JupyterLab and save it again",
+            ) from None
         title, description = _heading([c.text for c in cells if c.cell_type == "markdown"])
         code = tuple(plain_code(c.text) for c in cells if c.cell_type == "code")
-        tagged = [plain_code(c.text) for c in cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
+        tagged = [
+            plain_code(c.text) for c in cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])
+        ]
         parameters = {n: v for text in tagged for n, v in _assignments(_parse(text, path))}
         inputs = [name for text in code for name in _loads(_parse(text, path))]
         return cls(path, title or path.stem, description, parameters, tuple(dict.fromkeys(inputs)), code)
@@ -109,7 +114,10 @@ def _parse(code: str, path: Path) -> ast.Module:
     try:
         return ast.parse(code)
     except SyntaxError as error:
-        raise DeclarationError(f"notebook {path.name!r}: a cell is not Python: {error.msg} (line {error.lineno} of the cell)", next_step="correct the cell, or start it with %% to hide it from windrow") from None
+        raise DeclarationError(
+            f"notebook {path.name!r}: a cell is not Python: {error.msg} (line {error.lineno} of the cell)",
+            next_step="correct the cell, or start it with %% to hide it from windrow",
+        ) from None
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, Any]]:

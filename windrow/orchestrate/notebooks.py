@@ -16,7 +16,7 @@ from windrow.orchestrate.notebook_file import NotebookFile, plain_code
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
 
-_TYPES = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.String, list: list, dict: dict}
+_TYPES = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.String, list: dg.Array(dg.Any), dict: dg.Permissive()}
 
 
 class Outcome:
@@ -105,9 +105,8 @@ def run_notebook(notebook: NotebookFile, context: dg.AssetExecutionContext, stor
     """
     folder = stores.settings.folder("notebooks")
     outcome = Outcome(folder / f"{notebook.stem}-{context.run.run_id[:8]}.ipynb")
-    extras = {"parameters": dict(context.op_config or {})}
     try:
-        with _pipes(context, extras) as session:
+        with _pipes(context, {"package": stores.package}) as session:
             environment = {**stores.settings.environ(), **session.get_bootstrap_env_vars()}
             _execute(notebook, outcome.copy, context.op_config or {}, environment)
     except NotebookError as error:

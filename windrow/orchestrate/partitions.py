@@ -97,4 +97,3 @@ def day_start(key: str) -> int:
     True
     """
     return int(datetime.strptime(key, _FORMAT).replace(tzinfo=UTC).timestamp()) * SECOND
-

@@ -13,7 +13,9 @@ _SIZE, _DPI = (4.5, 3.2), 80
 _POINTS = 2000
 
 
-def picture(predicted: NDArray[np.float64], actual: NDArray[np.float64], *, binary: bool) -> dg.MarkdownMetadataValue | None:
+def picture(
+    predicted: NDArray[np.float64], actual: NDArray[np.float64], *, binary: bool
+) -> dg.MarkdownMetadataValue | None:
     """Return a ROC curve (classes) or predicted against actual (numbers), or None without matplotlib.
 
     Parameters

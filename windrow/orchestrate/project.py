@@ -86,7 +86,9 @@ class Project:
                 check_version(group, stores.metadata)
 
 
-def definitions(package: str = "assets", settings: Settings | None = None, *, on_step: OnStep | None = None) -> dg.Definitions:
+def definitions(
+    package: str = "assets", settings: Settings | None = None, *, on_step: OnStep | None = None
+) -> dg.Definitions:
     """Return everything that a project declares, as Dagster definitions.
 
     Parameters
@@ -105,7 +107,7 @@ def definitions(package: str = "assets", settings: Settings | None = None, *, on
         version is a `VersionError`.
     """
     settings = settings or Settings.read()
-    project, stores = Project(package, settings), Stores(settings, on_step=on_step)
+    project, stores = Project(package, settings), Stores(settings, package=package, on_step=on_step)
     project.check(stores)
     spans = stores.spans()
     days = {name: day_partitions(service, spans, settings.clock) for name, service in project.services.items()}
@@ -131,8 +133,7 @@ def _services(project: Project, days: dict[str, dg.DailyPartitionsDefinition | N
     trainers, made = project.trainers, []
     for name, service in project.services.items():
         trainer = trainers.get(service.model.file) if isinstance(service.model, Notebook) else None
-        deps = [item.key for item in project.needed(service)]
-        made += service_assets(service, deps=deps, days=days[name], trainer=trainer, known=project.keys)
+        made += service_assets(service, days=days[name], trainer=trainer, known=project.keys)
         made += log_assets(service)
     return made
 
@@ -146,11 +147,16 @@ def _notebooks(project: Project) -> list[dg.AssetsDefinition]:
 
 def _check_stem(path: Path) -> None:
     if not path.stem.replace("_", "a").replace("-", "a").isalnum():
-        raise DeclarationError(f"notebook {path.name!r} cannot name an asset", next_step="use letters, digits, - and _ in its file name")
+        raise DeclarationError(
+            f"notebook {path.name!r} cannot name an asset", next_step="use letters, digits, - and _ in its file name"
+        )
 
 
 def _freshness(project: Project) -> list[dg.AssetChecksDefinition]:
-    found = [*(group_freshness(g) for g in project.groups), *(prediction_freshness(s) for s in project.services.values())]
+    found = [
+        *(group_freshness(g) for g in project.groups),
+        *(prediction_freshness(s) for s in project.services.values()),
+    ]
     return [check for check in found if check is not None]
 
 

@@ -43,8 +43,8 @@ class Stores:
     {}
     """
 
-    def __init__(self, settings: Settings, *, on_step: OnStep | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, *, package: str = "assets", on_step: OnStep | None = None) -> None:
+        self.settings, self.package = settings, package
         self._on_step = on_step or _silent
 
     @cached_property

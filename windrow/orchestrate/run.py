@@ -1,7 +1,6 @@
 """Run a service's assets in this process, on the project's own Dagster instance, so that the UI shows the runs."""
 
 import fnmatch
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,8 @@ from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 LATEST = "latest"
+# Dagster's log lines belong to the run, in the UI, and not to the terminal of who called.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -112,7 +113,10 @@ def run_service(
 
 
 def _keys(project: Project, service: PredictionService) -> list[str]:
-    keys = [item.key for item in project.needed(service)] + [f"{service.name}/training_dataset", f"{service.name}/model"]
+    keys = [item.key for item in project.needed(service)] + [
+        f"{service.name}/training_dataset",
+        f"{service.name}/model",
+    ]
     keys += [f"{service.name}/predictions"] if service.batch else []
     return keys + [f"{service.name}/monitoring/{monitor.name}" for monitor in service.monitors]
 
@@ -163,27 +167,18 @@ def _instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     before = os.environ.get("DAGSTER_HOME")
     os.environ["DAGSTER_HOME"] = folder  # what a step starts (a notebook) finds the same instance
     try:
-        with _quiet(), dg.DagsterInstance.from_config(folder) as instance:
+        with dg.DagsterInstance.from_config(folder) as instance:
             yield instance
     finally:
         os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dagster's log lines out of the terminal; they are in the run, in the UI."""
-    logger = logging.getLogger("dagster")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
 def _run(defs: dg.Definitions, keys: Sequence[str], instance: dg.DagsterInstance, tags: Mapping[str, str]) -> RunResult:
     job = defs.resolve_implicit_global_asset_job_def()
     try:
-        done = job.execute_in_process(instance=instance, asset_selection=[asset_key(k) for k in keys], tags=dict(tags))
+        done = job.execute_in_process(
+            _QUIET, instance=instance, asset_selection=[asset_key(k) for k in keys], tags=dict(tags)
+        )
     except dg.Failure as failed:
         # The failure is for the UI; who called this function is told what windrow found.
         if isinstance(failed.__cause__, WindrowError):
@@ -198,5 +193,7 @@ def _run(defs: dg.Definitions, keys: Sequence[str], instance: dg.DagsterInstance
 def _step(key: str, events: Sequence[dg.DagsterEvent], run: str) -> Step:
     last = events[-1].materialization.metadata if events else {}
     values = {name: value.value for name, value in last.items()}
-    facts = {n: v for n, v in values.items() if isinstance(v, bool | int | float) or (isinstance(v, str) and len(v) < 200)}
+    facts = {
+        n: v for n, v in values.items() if isinstance(v, bool | int | float) or (isinstance(v, str) and len(v) < 200)
+    }
     return Step(key, facts, sum(event.partition is not None for event in events), run)

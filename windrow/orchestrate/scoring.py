@@ -18,11 +18,12 @@ PREDICTION, RELEASE = "prediction", "release"
 
 
 class Scored(NamedTuple):
-    """What one scoring run wrote."""
+    """What one scoring run wrote; `fingerprint` changes with the rows and their answers."""
 
     rows: "pa.Table"
     release: str
     writes: "list[SinkWrite]"
+    fingerprint: str
 
 
 def score(service: PredictionService, stores: Stores, *, span: tuple[int, int] | None, now: int) -> Scored:
@@ -44,12 +45,12 @@ def score(service: PredictionService, stores: Stores, *, span: tuple[int, int] |
     from windrow.stores.sinks import write_sink
 
     assert service.batch is not None
-    bundle = _live(service, stores)
+    bundle = live_bundle(service, stores)
     spine = _spine(service, stores, span, now)
     rows = predict(service, stores, bundle, spine)
     home = stores.settings.home
     writes = [write_sink(s, service.name, rows, lake=stores.lake, home=home, day=span) for s in service.batch.sinks]
-    return Scored(rows, bundle.id, writes)
+    return Scored(rows, bundle.id, writes, _content(rows))
 
 
 def predict(service: PredictionService, stores: Stores, bundle: "Bundle", spine: "pa.Table") -> "pa.Table":

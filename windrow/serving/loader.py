@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from windrow.errors import ModelError
 from windrow.models.bundle import load_bundle, read_release
 from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
@@ -51,23 +52,31 @@ class Loader:
             If a file was changed, the model does not repeat its golden answers, or the online store
             is not there.
         """
-        folder = self._registry.path(id)
-        release = read_release(folder)
+        release = self._registry.release(id)
         check_functions(release)
-        predictor: Predictor
-        if release.backend == "onnx":
-            bundle = load_bundle(folder, release)
-            bundle.replay_golden()
-            predictor = CompiledPredictor(bundle)
-        else:
-            predictor = SidePredictor(folder)
-        return warm(LiveService(release, Transformer(release.contract, self._store()), predictor, self._clock(release)))
+        transformer = Transformer(release.contract, self._store() if release.contract.lookups else None)
+        predictor = self._predictor(release)
+        try:
+            return warm(LiveService(release, transformer, predictor, self._clock(release)))
+        except BaseException:  # whatever stopped it, the model's process must not stay
+            predictor.close()
+            raise
 
     def close(self) -> None:
         """Give back the stores."""
         self._metadata.close()
         if self._online is not None:
             self._online.close()
+
+    def _predictor(self, release: Release) -> Predictor:
+        folder = self._registry.path(release.id)
+        if release.backend == "onnx":
+            bundle = load_bundle(folder, release)
+            bundle.replay_golden()
+            return CompiledPredictor(bundle)
+        if read_release(folder) != release:
+            raise ModelError(f"the folder of release {release.id!r} holds another release than the registry says", next_step="restore the folder from a backup, or train again")
+        return SidePredictor(folder)
 
     def _store(self) -> OnlineStore:
         # Opened with the first release, not before: on a new machine nobody has written to it yet.

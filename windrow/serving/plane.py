@@ -125,7 +125,7 @@ def _predictions(
             keys={key: values[key] for key in service.keys},
             request=values,
             vector=vector,
-            statuses=dict(status),
+            statuses=status,
             output=output,
             outcome=None,
             status=200,

@@ -24,7 +24,7 @@ from windrow.stores.online import OnlineStore, Row
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
 _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
 
-_Pick = Callable[[Sequence[Any]], tuple[Any, ...]]
+_Pick = Callable[[Any], tuple[Any, ...]]
 
 
 class Vectors(NamedTuple):
@@ -47,7 +47,7 @@ class Vectors(NamedTuple):
     names: tuple[str, ...]
     matrix: NDArray[np.float32] | None
     columns: Frame | None
-    statuses: list[Mapping[str, int]]
+    statuses: list[dict[str, int]]
     unknown: list[tuple[str, ...]]
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Transformer:
     contract
         What to read and compute.
     online
-        Where stored values are.
+        Where stored values are; None for a contract without look-ups.
     functions
         The on-demand functions by name, as `load_functions` returns them; default: those that the
         contract carries.
@@ -104,15 +104,15 @@ class Transformer:
     """
 
     def __init__(
-        self, contract: Contract, online: OnlineStore, functions: Mapping[str, Callable[..., Any]] | None = None
+        self, contract: Contract, online: OnlineStore | None, functions: Mapping[str, Callable[..., Any]] | None = None
     ) -> None:
         if functions is None:
             names = [spec.function for spec in contract.on_demand]
             functions = load_functions(contract.on_demand_source, names, where=f"view {contract.view!r}")
         self._contract, self._online = contract, online
-        self._lookups = [_Plan.of(lookup, online) for lookup in contract.lookups]
-        self._raw = tuple(f.name for f in (*contract.request, *contract.optional))
-        places = _places(contract, self._raw)
+        self._reads = _reads(contract.lookups, online) if online is not None else []
+        self._raw = _picker([f.name for f in contract.request])
+        places = _places(contract, self._reads)
         self._functions = [_Function.of(spec, functions[spec.function], places) for spec in contract.on_demand]
         self._pick = _picker([places[f.name] for f in contract.features])
         self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
@@ -130,23 +130,25 @@ class Transformer:
         now
             Rows whose `eff` lies after it are not visible yet; values older than their TTL are expired.
         """
-        found = iter(self._online.read([plan.key(row) for row in rows for plan in self._lookups]))
+        reads = self._reads
+        found = iter(self._found([(read.group, read.key(row)) for row in rows for read in reads]))
         flat: list[list[Any]] = []
         marks: list[list[int]] = []
         for row in rows:
             values: list[Any] = []
             states: list[int] = []
-            for plan in self._lookups:
-                stored = next(found)
-                state = plan.state(stored, now)
-                values += plan.values(stored) if state == _PRESENT and stored is not None else plan.nothing
+            for read in reads:
+                state = read.extend(values, next(found), now)
                 states.append(state)
-            values += [row.get(name) for name in self._raw]
+            values += self._raw(row)
             flat.append(values)
             marks.append(states)
         for function in self._functions:
             function.extend(flat, times)
         return self._gathered([self._pick(values) for values in flat], marks)
+
+    def _found(self, wanted: list[tuple[str, tuple[Any, ...]]]) -> list[Row | None]:
+        return self._online.read(wanted) if wanted and self._online is not None else []
 
     def _gathered(self, picked: list[tuple[Any, ...]], marks: list[list[int]]) -> Vectors:
         if self._times:
@@ -161,20 +163,26 @@ class Transformer:
         unknown = [self._unknown(states) if _NOT_FOUND in states else () for states in marks]
         return Vectors(self._contract.feature_names, matrix, columns, statuses, unknown)
 
-    def _status(self, values: tuple[Any, ...], states: list[int]) -> Mapping[str, int]:
-        if not any(states) and not _has_missing(values):
+    def _status(self, values: tuple[Any, ...], states: list[int]) -> dict[str, int]:
+        if not any(states) and not self._missing(values):
             return self._all_present
         names = self._contract.feature_names
         status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(names, values, strict=True)}
-        for plan, state in zip(self._lookups, states, strict=True):
+        for read, state in zip(self._reads, states, strict=True):
             if state != _PRESENT:
-                status |= dict.fromkeys((n for n in plan.lookup.columns if n in status), state)
+                status |= dict.fromkeys((n for n in read.names if n in status), state)
         return status
 
+    def _missing(self, values: tuple[Any, ...]) -> bool:
+        if None in values:
+            return True
+        if self._contract.numeric:
+            total = sum(values)  # the quickest way to find a NaN; infinities of both signs only cost the long way
+            return bool(total != total)
+        return any(v != v for v in values)
+
     def _unknown(self, states: list[int]) -> tuple[str, ...]:
-        return tuple(
-            plan.lookup.group for plan, state in zip(self._lookups, states, strict=True) if state == _NOT_FOUND
-        )
+        return tuple(read.group for read, state in zip(self._reads, states, strict=True) if state == _NOT_FOUND)
 
     def _seconds(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         # A stored time is kept in microseconds; a model sees it in seconds, as `canonical` says.
@@ -185,47 +193,58 @@ class Transformer:
 
 
 @dataclass(slots=True)
-class _Plan:
-    """One lookup, prepared: how to make its key, and where its columns are in a stored row."""
+class _Read:
+    """All that is read of one group under one key, prepared: the key's fields, and the columns' places."""
 
-    lookup: Lookup
+    group: str
+    ttl: int | None
+    key: _Pick
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
     online: OnlineStore
-    fields: tuple[str, ...]
-    nothing: tuple[None, ...]
-    pick: _Pick | None
+    pick: _Pick | None = None
 
-    @classmethod
-    def of(cls, lookup: Lookup, online: OnlineStore) -> _Plan:
-        plan = cls(lookup, online, tuple(lookup.keys.values()), (None,) * len(lookup.columns), None)
-        plan.resolve()
-        return plan
+    def extend(self, values: list[Any], stored: Row | None, now: int) -> int:
+        """Append the group's values, or as many missing ones; return the `Status` of the row."""
+        state = self._state(stored, now)
+        if state == _PRESENT and stored is not None and (self.pick or self.resolve()):
+            values += self.pick(stored.values)  # type: ignore[misc]  # resolved one line above
+        else:
+            values += [None] * len(self.names)
+        return state
 
-    def key(self, row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
-        return self.lookup.group, tuple([row[name] for name in self.fields])
-
-    def state(self, stored: Row | None, now: int) -> int:
-        if stored is None or stored.event_time > now or stored.known_at > now:
-            return _NOT_FOUND
-        ttl = self.lookup.ttl
-        return _EXPIRED if ttl is not None and now - stored.event_time > ttl else _PRESENT
-
-    def values(self, stored: Row) -> tuple[Any, ...]:
-        if self.pick is None:
-            self.resolve()  # the group was published after this release was loaded
-        return self.pick(stored.values) if self.pick else self.nothing
-
-    def resolve(self) -> None:
-        columns = self.online.columns(self.lookup.group)
-        if columns is None:
-            return
-        for name in self.lookup.columns.values():
-            if name not in columns:
+    def resolve(self) -> bool:
+        """Find the columns in the stored rows; False while the group was never published."""
+        stored = self.online.columns(self.group)
+        for name in self.columns if stored is not None else ():
+            if name not in stored:  # type: ignore[operator]  # not None here
                 raise StoreError(
-                    f"group {self.lookup.group!r} is stored without the column {name!r}",
-                    exists=f"It has {listed(columns)}",
+                    f"group {self.group!r} is stored without the column {name!r}",
+                    exists=f"It has {listed(stored or ())}",
                     next_step="run `windrow materialize GROUP` with the version that the release uses",
                 )
-        self.pick = _picker([columns.index(name) for name in self.lookup.columns.values()])
+        if stored is not None:
+            self.pick = _picker([stored.index(name) for name in self.columns])
+        return self.pick is not None
+
+    def _state(self, stored: Row | None, now: int) -> int:
+        if stored is None or stored.event_time > now or stored.known_at > now:
+            return _NOT_FOUND
+        return _EXPIRED if self.ttl is not None and now - stored.event_time > self.ttl else _PRESENT
+
+
+def _reads(lookups: Sequence[Lookup], online: OnlineStore) -> list[_Read]:
+    """Put lookups of one group under one key together: one look-up each."""
+    together: dict[tuple[str, tuple[str, ...]], list[Lookup]] = {}
+    for lookup in lookups:
+        together.setdefault((lookup.group, tuple(lookup.keys.values())), []).append(lookup)
+    reads = []
+    for (group, fields), parts in together.items():
+        columns = [c for part in parts for c in part.columns.values()]
+        names = [n for part in parts for n in part.columns]
+        reads.append(_Read(group, parts[0].ttl, _picker(fields), tuple(columns), tuple(names), online))
+        reads[-1].resolve()
+    return reads
 
 
 @dataclass(slots=True)
@@ -243,16 +262,24 @@ class _Function:
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
         given = {
-            parameter: on_demand_input(dtype, times if place < 0 else [row[place] for row in flat])
+            parameter: _input(dtype, times if place < 0 else [row[place] for row in flat])
             for parameter, dtype, place in self.inputs
         }
         for row, value in zip(flat, compute(self.spec, self.call, given).tolist(), strict=True):
             row.append(value)
 
 
-def _places(contract: Contract, raw: Sequence[str]) -> dict[str, int]:
+def _input(dtype: str, values: Sequence[Any]) -> NDArray[Any]:
+    # Numbers are by far the most, and values of a request are plain ones: this is `on_demand_input`, at once.
+    if dtype in ("string", "timestamp"):
+        return on_demand_input(dtype, values)
+    return np.array(values, dtype=np.float64)
+
+
+def _places(contract: Contract, reads: Sequence[_Read]) -> dict[str, int]:
     """Return where each value stands in a row: stored values, then the request's, then computed ones."""
-    stored = [name for lookup in contract.lookups for name in lookup.columns]
+    stored = [name for read in reads for name in read.names]
+    raw = [f.name for f in contract.request]
     computed = [spec.name for spec in contract.on_demand]
     order = [f"stored.{n}" for n in stored] + [f"request.{n}" for n in raw] + [f"computed.{n}" for n in computed]
     places = {reference: i for i, reference in enumerate(order)}
@@ -266,15 +293,12 @@ def _stored_time(contract: Contract, name: str) -> bool:
     return any(lookup.dtypes.get(name) == "timestamp" for lookup in contract.lookups)
 
 
-def _picker(places: list[int]) -> _Pick:
+def _picker(places: Sequence[Any]) -> _Pick:
+    """Return a function that takes the items at `places` (indices or names), as a tuple."""
     if len(places) == 1:
         only = places[0]
         return lambda values: (values[only],)
-    return itemgetter(*places)
-
-
-def _has_missing(values: tuple[Any, ...]) -> bool:
-    return None in values or any(v != v for v in values)
+    return itemgetter(*places) if places else lambda values: ()
 
 
 def _without_nan(values: list[Any]) -> list[Any]:

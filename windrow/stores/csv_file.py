@@ -6,11 +6,10 @@ import csv
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import uuid4
 
 from windrow.clock import parse_time
 from windrow.errors import DataError, SchemaError, TimeError, closest, listed
-from windrow.features.arrow import arrow_type
+from windrow.features.arrow import arrow_type, registered
 from windrow.features.source import CsvFile, Source
 from windrow.stores.engine import engine
 from windrow.stores.zones import to_utc
@@ -126,14 +125,13 @@ class _Reading(NamedTuple):
         return values
 
     def _parse(self, name: str, cast: str) -> pa.ChunkedArray:
-        con, view = engine().con, f"cells_{uuid4().hex}"
-        con.register(view, self.text.select([self.file.columns[name]]).rename_columns(["text"]))
-        try:
+        con = engine()
+        cells = self.text.select([self.file.columns[name]]).rename_columns(["text"])
+        with registered(con, cells) as rows:
             # A blank cell is null before anything else looks at it.
-            blank = f"SELECT CASE WHEN trim(text) <> '' THEN text END AS text, nullif(trim(text), '') AS trimmed FROM {view}"  # noqa: S608
-            return con.execute(f"SELECT {cast} AS value FROM ({blank})").to_arrow_table().column("value")  # noqa: S608
-        finally:
-            con.unregister(view)
+            blank = f"SELECT CASE WHEN trim(text) <> '' THEN text END AS text, nullif(trim(text), '') AS trimmed FROM {rows.get_name()}"  # noqa: S608 - a name of ours
+            sql = f"SELECT {cast} AS value FROM ({blank})"  # noqa: S608 - no outside text
+            return con.con.execute(sql).to_arrow_table().column("value")
 
     def _refuse_unparsed(self, name: str, parsed: pa.ChunkedArray) -> None:
         import pyarrow.compute as pc

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -193,6 +195,18 @@ class LakeTable:
         # A file written before a column was added has to give null for it, whichever file comes first.
         table = con.read_parquet(files, table_name=name, union_by_name=True).select(schema.names)
         return table if as_of is None else table.filter(table[SEQ] <= as_of)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this host from reading what is stored and appending the difference meanwhile.
+
+        Held by ``flock``, so it ends with the process. Plain appends neither need it nor wait for it.
+        """
+        folder = Path(self.lake.root) / "_locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{self.key.replace('/', '.')}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def transaction_version(self, app: str) -> int | None:
         """Return the last version that `app` committed, or None."""

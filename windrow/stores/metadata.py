@@ -202,6 +202,10 @@ class Metadata:
         query = sa.select(_releases).where(_releases.c.service == service).order_by(_releases.c.number)
         return [ReleaseRow(r.service, r.id, r.document, r.number, r.at) for r in self._rows(query)]
 
+    def services(self) -> list[str]:
+        """Return the names of all services that ever had a release, sorted."""
+        return [str(r.service) for r in self._rows(sa.select(_releases.c.service).distinct().order_by(_releases.c.service))]
+
     def release(self, id: str) -> bytes:
         """Return the document of a release; raise `NotFoundError` if there is none."""
         for r in self._rows(sa.select(_releases.c.document).where(_releases.c.id == id)):

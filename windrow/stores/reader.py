@@ -57,14 +57,30 @@ def read_source(source: Source, data: Path) -> pa.Table:
     """
     import pyarrow as pa
 
-    path = data / source.file.name if source.file else None
-    where = path.name if path and path.is_file() else f"source {source.name!r}"
-    rows = read_csv(source, path) if path and path.is_file() else _simulated(source, data)
+    path = _file(source, data)
+    where = path.name if path else f"source {source.name!r}"
+    rows = read_csv(source, path) if path else _simulated(source, data)
     if not len(rows.numbers):
         raise DataError(f"Source {source.name!r} has no rows ({where})", next_step="give it at least one row")
     rows.columns.update(_times(source, rows, where))
     _refuse_duplicates(source, rows, where)
     return pa.table(rows.columns)
+
+
+def origin(source: Source, data: Path) -> str:
+    """Return where `read_source` would take the rows from: ``file`` or ``simulator``.
+
+    Examples
+    --------
+    >>> origin(Source("payments", event_time="ts", columns={"amount": "float64"}), Path())
+    'simulator'
+    """
+    return "file" if _file(source, data) else "simulator"
+
+
+def _file(source: Source, data: Path) -> Path | None:
+    path = data / source.file.name if source.file else None
+    return path if path and path.is_file() else None
 
 
 def _simulated(source: Source, data: Path) -> Numbered:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from windrow.errors import TimeError
+from windrow.features.arrow import registered
 from windrow.stores.engine import engine
 
 if TYPE_CHECKING:
@@ -97,12 +97,9 @@ def to_utc(
 def _candidates(local: pa.ChunkedArray, zone: str) -> pa.Table:
     import pyarrow as pa
 
-    con, name = engine().con, f"local_{uuid4().hex}"
-    con.register(name, pa.table({"local": local, "number": range(len(local))}))
-    try:
-        return con.execute(_CANDIDATES.format(name=name), {"zone": zone}).to_arrow_table()
-    finally:
-        con.unregister(name)
+    con = engine()
+    with registered(con, pa.table({"local": local, "number": range(len(local))})) as rows:
+        return con.con.execute(_CANDIDATES.format(name=rows.get_name()), {"zone": zone}).to_arrow_table()
 
 
 def _refuse(

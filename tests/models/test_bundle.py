@@ -1,0 +1,194 @@
+"""A bundle's files are checked before they are read, and it answers as when it was made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from tests.models.making import NUMBERS, bundle_folder, frame_of
+from windrow.errors import ModelError, ParityError, StoreError
+from windrow.features.contract import canonical, matrix
+from windrow.models.bundle import Bundle, Golden, load_bundle, read_release, write_bundle
+from windrow.models.release import sha256
+
+TREES = {"max_iter": 20, "max_leaf_nodes": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return bundle_folder(tmp_path_factory.mktemp("onnx"), HistGradientBoostingClassifier(**TREES), NUMBERS)
+
+
+@pytest.fixture(scope="module")
+def kept_folder(tmp_path_factory) -> Path:
+    return bundle_folder(tmp_path_factory.mktemp("skops"), RandomForestClassifier(5, random_state=0), NUMBERS)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    (to / folder.name).mkdir()
+    for file in folder.iterdir():
+        (to / folder.name / file.name).write_bytes(file.read_bytes())
+    return to / folder.name
+
+
+def rehashed(folder: Path, name: str, data: bytes) -> Path:
+    """Plant a file and make the release agree to it."""
+    (folder / name).write_bytes(data)
+    release = read_release(folder)
+    release = msgspec.structs.replace(release, files={**release.files, name: sha256(data)})
+    (folder / "release.json").write_bytes(msgspec.json.encode(release))
+    return folder
+
+
+def test_a_bundle_holds_exactly_these_files(folder, kept_folder):
+    names = {"contract.json", "golden.json", "release.json", "environment.txt"}
+    assert {p.name for p in folder.iterdir()} == names | {"model.onnx"}
+    assert {p.name for p in kept_folder.iterdir()} == names | {"model.skops"}
+
+
+def test_a_loaded_compiled_model_needs_no_heavy_package(folder):
+    code = f"""
+import sys
+from pathlib import Path
+from windrow.models.bundle import load_bundle
+import windrow.models.release
+bundle = load_bundle(Path({str(folder)!r}))
+bundle.replay_golden()
+heavy = ("pandas", "sklearn", "skops", "skl2onnx", "onnx", "ibis", "pyarrow", "duckdb", "dagster", "evidently", "papermill", "shap")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_compiled_bundle_loads_within_a_second(folder):
+    begin = time.perf_counter()
+    load_bundle(folder)
+    assert time.perf_counter() - begin < 1.0
+
+
+def test_both_backends_answer_float64_of_one_value_per_row(folder, kept_folder):
+    frame = frame_of(NUMBERS, 7)
+    for each in (folder, kept_folder):
+        found = load_bundle(each).predict(frame)
+        assert (found.shape, found.dtype) == ((7,), np.float64)
+        assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_the_golden_pairs_are_replayed(folder, kept_folder):
+    for each in (folder, kept_folder):
+        bundle = load_bundle(each)
+        assert len(bundle.golden.outputs) == 64
+        assert bundle.replay_golden() <= 1e-7
+
+
+def test_golden_pairs_with_another_answer_are_a_parity_error(folder):
+    bundle = load_bundle(folder)
+    outputs = [bundle.golden.outputs[0] + 0.01, *bundle.golden.outputs[1:]]
+    changed = Bundle(bundle.release, bundle.model, Golden(bundle.golden.inputs, outputs))
+    with pytest.raises(ParityError, match=r"answers its golden inputs differently here, by up to 0\.01"):
+        changed.replay_golden()
+
+
+def test_a_regression_bundle_answers_values(tmp_path):
+    bundle = load_bundle(bundle_folder(tmp_path, HistGradientBoostingRegressor(**TREES), NUMBERS))
+    assert 4_000 < bundle.predict(frame_of(NUMBERS, 1))[0] < 9_000
+
+
+def test_a_matrix_gives_the_same_answer_as_its_frame(folder):
+    bundle, frame = load_bundle(folder), frame_of(NUMBERS, 9)
+    assert bundle.matrix_input
+    assert bundle.predict_matrix(matrix(frame)).tolist() == bundle.predict(frame).tolist()
+
+
+def test_a_bundle_without_matrix_input_says_so(kept_folder):
+    with pytest.raises(ModelError, match="takes no matrix"):
+        load_bundle(kept_folder).predict_matrix(np.zeros((1, 3), dtype="float32"))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, "missing"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_a_value_that_the_original_refuses_is_refused_with_its_name(tmp_path, value, kind):
+    bundle = load_bundle(bundle_folder(tmp_path, LogisticRegression(), NUMBERS, missing=False))
+    assert bundle.release.backend == "onnx"
+    frame = canonical(NUMBERS, {"a": [1.0, 1.0], "b": [1.0, value], "c": [1, 1]})
+    assert bundle.refused(frame).tolist() == [False, True]
+    with pytest.raises(ModelError, match=f"does not take a {kind} value of 'b'"):
+        bundle.predict(frame)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "golden.json", "environment.txt"])
+def test_a_changed_file_is_refused_before_it_is_read(folder, tmp_path, name):
+    broken = copied(folder, tmp_path)
+    (broken / name).write_bytes(b"not what was released")
+    with pytest.raises(ModelError, match=f"{name} is not the file that was released"):
+        load_bundle(broken)
+
+
+def test_a_missing_file_is_named(folder, tmp_path):
+    broken = copied(folder, tmp_path)
+    (broken / "golden.json").unlink()
+    with pytest.raises(ModelError, match=r"toy-1/golden\.json cannot be read"):
+        load_bundle(broken)
+
+
+def test_the_registrys_copy_of_the_release_wins_over_a_changed_folder(folder, tmp_path):
+    original, planted = read_release(folder), rehashed(copied(folder, tmp_path), "model.onnx", b"planted")
+    with pytest.raises(ModelError, match=r"model\.onnx is not the file that was released"):
+        load_bundle(planted, original)
+
+
+def test_a_model_file_that_is_no_model_is_refused(folder, tmp_path):
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load the model"):
+        load_bundle(rehashed(copied(folder, tmp_path), "model.onnx", b"planted"))
+
+
+class Planted:
+    """What an attacker would store: unpickling it would run a command."""
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch /tmp/windrow-planted",)
+
+
+def test_a_planted_artefact_that_would_run_code_is_refused_by_its_types(kept_folder, tmp_path):
+    from skops.io import dumps
+
+    harmful = dumps({"model": Planted()})
+    broken = rehashed(copied(kept_folder, tmp_path), "model.skops", harmful)
+    with pytest.raises(ModelError, match=r"types that windrow does not trust: .*Planted"):
+        load_bundle(broken)
+    assert not Path("/tmp/windrow-planted").exists()
+
+
+def test_a_pickle_is_not_read(kept_folder, tmp_path):
+    import pickle  # noqa: TID251 - written here to prove that it is not read
+
+    broken = rehashed(copied(kept_folder, tmp_path), "model.skops", pickle.dumps(Planted()))
+    with pytest.raises(ModelError, match="is not a skops file"):
+        load_bundle(broken)
+    assert not Path("/tmp/windrow-planted").exists()
+
+
+def test_nothing_is_left_when_the_files_are_not_the_releases(folder, tmp_path):
+    release = read_release(folder)
+    files = {name: (folder / name).read_bytes() for name in release.files}
+    with pytest.raises(ModelError, match=r"golden\.json is not the file that was released"):
+        write_bundle(tmp_path / "toy-1", release, {**files, "golden.json": b"{}"})
+    assert list((tmp_path).glob("*toy*")) == []
+
+
+def test_a_release_is_never_written_over(folder):
+    bundle = load_bundle(folder)
+    files = {name: (folder / name).read_bytes() for name in bundle.release.files}
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_bundle(folder, bundle.release, files)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["toy-1"]

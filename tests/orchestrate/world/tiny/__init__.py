@@ -1,0 +1,1 @@
+"""Two small services: everything a project can have, in a hundred rows."""

@@ -1,0 +1,1 @@
+"""Heat of a room one day ahead: a regression trained by a notebook, scored by day."""

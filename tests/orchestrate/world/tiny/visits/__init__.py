@@ -1,0 +1,1 @@
+"""Who comes back: a classifier, scored for the newest row of each customer."""

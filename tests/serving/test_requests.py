@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from windrow.errors import RequestError
+from windrow.features.contract import Contract, Lookup
+from windrow.schema import Field
+from windrow.serving.requests import MAX_ROWS, RowReader, decode, read_outcomes
+
+CARD = Lookup("card_v1", "f", {"card_id": "card_id"}, {"limit": "limit"}, {"limit": "float64"})
+CONTRACT = Contract(
+    view="fraud",
+    spine="payments",
+    request=(
+        Field("card_id", "int64"),
+        Field("amount", "float64"),
+        Field("count", "int32", nullable=False),
+        Field("note", "string"),
+        Field("vip", "bool"),
+        Field("opened", "timestamp"),
+    ),
+    optional=(Field("payment_id", "int64"),),
+    lookups=(CARD,),
+    on_demand=(),
+    features=(Field("limit", "float64"), Field("amount", "float64")),
+)
+GOOD: dict[str, Any] = {"card_id": 7, "amount": 12.5, "count": 3, "note": "ok", "vip": True, "opened": "2026-01-01T00:00:00Z"}
+READER = RowReader(CONTRACT)
+
+
+def _error(row: dict[str, Any]) -> RequestError:
+    with pytest.raises(RequestError, match="Next:") as caught:
+        READER.read(json.dumps(row).encode())
+    return caught.value
+
+
+def test_one_row_is_read_with_its_values_by_field() -> None:
+    rows = READER.read(json.dumps({**GOOD, "event_time": "2026-01-01T01:00:00+01:00"}).encode())
+    assert rows.values == [{"card_id": 7, "amount": 12.5, "count": 3, "note": "ok", "vip": True, "opened": 1767225600000000}]
+    assert rows.times == [1767225600000000]
+
+
+def test_many_rows_keep_their_order() -> None:
+    body = json.dumps({"rows": [{**GOOD, "card_id": n} for n in (3, 1, 2)]}).encode()
+    assert [row["card_id"] for row in READER.read(body).values] == [3, 1, 2]
+
+
+def test_a_float_field_takes_a_whole_number_and_gives_a_float() -> None:
+    value = READER.read(json.dumps({**GOOD, "amount": 2}).encode()).values[0]["amount"]
+    assert (value, type(value)) == (2.0, float)
+
+
+def test_an_optional_field_of_the_spine_is_accepted() -> None:
+    assert READER.read(json.dumps({**GOOD, "payment_id": 9}).encode()).values[0]["payment_id"] == 9
+
+
+def test_null_is_accepted_where_the_field_is_nullable() -> None:
+    assert READER.read(json.dumps({**GOOD, "amount": None}).encode()).values[0]["amount"] is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("card_id", 7.0, "wrong-type"),
+        ("card_id", True, "wrong-type"),
+        ("card_id", "7", "wrong-type"),
+        ("card_id", 2**63, "out-of-range"),
+        ("card_id", [7], "wrong-type"),
+        ("count", 2**31, "out-of-range"),
+        ("count", None, "wrong-type"),
+        ("amount", "12", "wrong-type"),
+        ("amount", True, "wrong-type"),
+        ("amount", 1e39, "out-of-range"),
+        ("amount", 10**400, "out-of-range"),
+        ("amount", {"x": 1}, "wrong-type"),
+        ("note", 5, "wrong-type"),
+        ("note", "x" * 1025, "out-of-range"),
+        ("vip", 1, "wrong-type"),
+        ("opened", 1767225600, "wrong-type"),
+        ("opened", "2026-01-01T00:00:00", "wrong-time"),
+        ("opened", "yesterday", "wrong-time"),
+        ("event_time", "2026-01-01", "wrong-time"),
+    ],
+)
+def test_a_value_of_another_type_or_range_is_refused_with_its_place(field: str, value: Any, kind: str) -> None:
+    error = _error({**GOOD, field: value})
+    assert (error.status, error.kind, error.where) == (422, kind, f"$.{field}")
+
+
+@pytest.mark.parametrize("value", ["secret-4711", "2026-13-99T00:00:00Z", 4711.5, [4711]])
+def test_a_refused_value_is_never_repeated(value: Any) -> None:
+    error = _error({**GOOD, "opened": value})
+    assert "4711" not in error.message + error.where
+    assert "2026-13" not in error.message + error.where
+
+
+def test_an_unknown_field_is_refused_with_the_closest_name() -> None:
+    error = _error({**GOOD, "amout": 1})
+    assert (error.status, error.kind) == (422, "unknown-field")
+    assert error.message == "There is no field 'amout' in a row. Next: did you mean 'amount'?."
+
+
+def test_an_unknown_field_that_is_no_name_is_not_repeated() -> None:
+    assert "4711" not in _error({**GOOD, "card 4711 <b>": 1}).message
+
+
+@pytest.mark.parametrize("row", [{k: v for k, v in GOOD.items() if k != "card_id"}, {**GOOD, "card_id": None}])
+def test_a_missing_or_null_key_is_refused_as_missing(row: dict[str, Any]) -> None:
+    error = _error(row)
+    assert (error.status, error.kind, error.where) == (422, "missing-key", "$")
+    assert error.message == "The key 'card_id' is missing. Next: add 'card_id' (int64)."
+
+
+def test_a_missing_field_says_that_null_would_do() -> None:
+    error = _error({k: v for k, v in GOOD.items() if k != "amount"})
+    assert (error.kind, error.next_step) == ("missing-field", "add 'amount' (float64), or null if it is not known")
+
+
+def test_the_place_of_a_wrong_value_names_the_row() -> None:
+    with pytest.raises(RequestError, match="'amount' is not a number") as caught:
+        READER.read(json.dumps({"rows": [GOOD, {**GOOD, "amount": "x"}]}).encode())
+    assert caught.value.where == "$.rows[1].amount"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"", 400, "broken-json"),
+        (b"{", 400, "broken-json"),
+        (b'{"a": 1} x', 400, "broken-json"),
+        (b'{"a": NaN}', 400, "broken-json"),
+        (b'{"a": Infinity}', 400, "broken-json"),
+        (b'{"a": -Infinity}', 400, "broken-json"),
+        (b'{"a": 1e400}', 400, "broken-json"),
+        (b"\xff\xfe", 400, "broken-json"),
+        (b'"\\ud800"', 400, "broken-json"),
+        (b"[" * 100_000, 400, "too-deep"),
+        (b'{"a":' * 100_000, 400, "too-deep"),
+        (b"[1, 2]", 422, "wrong-type"),
+        (b"null", 422, "wrong-type"),
+    ],
+)
+def test_what_is_not_a_json_object_is_refused(body: bytes, status: int, kind: str) -> None:
+    with pytest.raises(RequestError, match="The body") as caught:
+        decode(body)
+    assert (caught.value.status, caught.value.kind) == (status, kind)
+
+
+@pytest.mark.parametrize("rows", [[], [GOOD] * (MAX_ROWS + 1)])
+def test_a_list_of_rows_is_neither_empty_nor_too_long(rows: list[Any]) -> None:
+    with pytest.raises(RequestError, match="The list 'rows' is") as caught:
+        READER.read(json.dumps({"rows": rows}).encode())
+    assert (caught.value.status, caught.value.kind) == (422, "wrong-size")
+
+
+def test_rows_must_be_objects() -> None:
+    with pytest.raises(RequestError, match="A row must be an object") as caught:
+        READER.read(b'{"rows": [1]}')
+    assert caught.value.where == "$.rows[0]"
+
+
+def test_nothing_stands_beside_a_list_of_rows() -> None:
+    with pytest.raises(RequestError, match="no field 'extra' in the body"):
+        READER.read(json.dumps({"rows": [GOOD], "extra": 1}).encode())
+
+
+def test_outcomes_are_read_with_their_time() -> None:
+    body = b'{"outcomes": [{"request_id": "ab-1", "row": 2, "value": 1, "known_at": "1970-01-01T00:00:01Z"}]}'
+    assert read_outcomes(body)[0] == ("ab-1", 2, 1.0, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("item", "where"),
+    [
+        ({"row": 0, "value": 1}, "$.outcomes[0]"),
+        ({"request_id": "a", "row": 0}, "$.outcomes[0]"),
+        ({"request_id": "a b", "value": 1}, "$.outcomes[0].request_id"),
+        ({"request_id": "a", "value": "1"}, "$.outcomes[0].value"),
+        ({"request_id": "a", "value": 1, "row": -1}, "$.outcomes[0].row"),
+        ({"request_id": "a", "value": 1, "known_at": "2026-01-01"}, "$.outcomes[0].known_at"),
+        ({"request_id": "a", "value": 1, "x": 1}, "$.outcomes[0]"),
+        (5, "$.outcomes[0]"),
+    ],
+)
+def test_an_outcome_in_another_form_is_refused_with_its_place(item: Any, where: str) -> None:
+    with pytest.raises(RequestError, match="Next:") as caught:
+        read_outcomes(json.dumps({"outcomes": [item]}).encode())
+    assert (caught.value.status, caught.value.where) == (422, where)

@@ -1,0 +1,60 @@
+"""``windrow run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windrow.commands.screen import Step, progress, say, show, show_json
+from windrow.commands.screen import command as declare
+
+if TYPE_CHECKING:
+    from windrow.orchestrate.run import RunResult
+
+
+@declare(
+    "windrow run churn\nwindrow run electricity --partitions 2014-12-01..2014-12-30\nwindrow run churn --select 'churn/model'"
+)
+@click.argument("service", metavar="SERVICE")
+@click.option("--select", multiple=True, help="Asset key or pattern; may be given more than once. Default: all.")
+@click.option("--partitions", help="Days to score: A..B, one day, latest or all. Default: latest.")
+def command(service: str, *, select: tuple[str, ...], partitions: str | None, as_json: bool) -> None:
+    """Materialise everything of SERVICE: sources, features, training dataset, model, predictions, monitors."""
+    from windrow.orchestrate.run import run_service
+    from windrow.settings import Settings
+
+    with progress(f"running {service}") as step:
+        done = run_service(
+            service, Settings.read(), select=list(select) or None, partitions=partitions, on_step=told(step)
+        )
+    show_run(done, as_json=as_json)
+
+
+def told(step: Step) -> Callable[[str, str], None]:
+    """Return the callback that shows which asset is being made."""
+    return lambda key, state: step(key) if state == "started" else None
+
+
+def show_run(done: RunResult, *, as_json: bool) -> None:
+    """Print what a run made, and which checks failed."""
+    rows: list[dict[str, Any]] = [
+        {"asset": s.key, "rows": rows_of(s.facts), "partitions": s.partitions or None} for s in done.steps
+    ]
+    failed = [name for name, passed in done.checks.items() if not passed]
+    if as_json:
+        facts = [{"asset": s.key, "partitions": s.partitions, "facts": s.facts} for s in done.steps]
+        show_json({"service": done.service, "seconds": done.seconds, "steps": facts, "checks": done.checks})
+        return
+    show(rows, as_json=False, title=f"{done.service}: {len(rows)} assets in {done.seconds:.1f} s")
+    for name in failed:
+        say(f"[yellow]Check failed:[/yellow] {name}")
+
+
+def rows_of(facts: dict[str, Any]) -> int | None:
+    """Return how many rows an asset has (or wrote), where it says so."""
+    for name in ("dagster/row_count", "dagster/partition_row_count", "rows_current"):
+        if isinstance(facts.get(name), int):
+            return int(facts[name])
+    return None

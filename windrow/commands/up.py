@@ -1,0 +1,28 @@
+"""``windrow up``."""
+
+from __future__ import annotations
+
+import click
+
+from windrow.commands.screen import command as declare
+from windrow.commands.screen import progress, say, show_json
+
+
+@declare("windrow up\nwindrow up --port 3000 --dagster-port 3001")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the online service. Default: 3000, or a free one.")
+@click.option("--dagster-port", type=click.IntRange(1, 65535), help="Of Dagster. Default: 3001, or a free one.")
+def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> None:
+    """Start Dagster and the online service, print their addresses, and keep them until Ctrl-C."""
+    from windrow.settings import Settings
+    from windrow.up import House
+
+    with House(Settings.read()) as house:
+        with progress("starting the online service and Dagster"):
+            house.start(port=port, dagster_port=dagster_port)
+        if as_json:
+            show_json(house.addresses)
+        else:
+            for name, url in house.addresses.items():
+                say(f"  {name:<18} [bold]{url}[/bold]")
+            say(f"Logs: {house.logs}. Ctrl-C ends both.")
+        house.wait()

@@ -1,0 +1,378 @@
+"""The prediction log: every request, before its answer leaves, and every outcome that comes back.
+
+A worker appends to its own segment (`LogWriter`: one ``write()`` per request); the committer moves
+segments into the lake; `PredictionLog` reads lake and segments as one table, each record exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from windrow.errors import StoreError
+from windrow.schema import is_name
+from windrow.stores.segments import MAGIC, OPEN, SEALED, Numbers, SegmentId, create, frame, frames, read_segment, segments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from windrow.features.contract import Contract
+    from windrow.stores.lake import Lake
+
+SEGMENT_BYTES = 16 << 20
+SEGMENT_SECONDS = 5.0
+
+
+class LogRecord(msgspec.Struct, kw_only=True):
+    """One row of one request, or one outcome.
+
+    Attributes
+    ----------
+    kind
+        ``prediction``, ``outcome`` or ``error``.
+    request_id, row
+        Which answer, and which row of it (from 0).
+    service, release
+        What was asked ("" where it is not a service), and which release answered.
+    received_at
+        Wall clock, UTC microseconds.
+    event_time, known_at
+        The time that was asked about (for an outcome: when it was true, and could be known), UTC microseconds.
+    keys, request, vector, statuses
+        Entity keys, raw fields, the model's inputs by feature, `Status` by value.
+    output, outcome
+        What was predicted; what happened.
+    status, error
+        HTTP status and, for an error, its stable word.
+    stages_us
+        Microseconds by stage.
+    """
+
+    kind: str
+    request_id: str
+    service: str
+    row: int = 0
+    release: str = ""
+    received_at: int = 0
+    event_time: int = 0
+    known_at: int = 0
+    keys: dict[str, Any] = {}
+    request: dict[str, Any] = {}
+    vector: dict[str, float | str | None] = {}
+    statuses: dict[str, int] = {}
+    output: float | None = None
+    outcome: float | None = None
+    status: int = 200
+    error: str = ""
+    stages_us: dict[str, float] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[LogRecord]).decode
+_json = msgspec.json.Encoder().encode
+
+
+class LogWriter:
+    """Appends records to this worker's own segment.
+
+    Parameters
+    ----------
+    folder
+        Folder of all segments.
+    worker
+        Name of this process among the writers, the same after a restart.
+    segment_bytes, segment_seconds
+        A segment that is larger or older is handed to the committer at the next `append`.
+    sync
+        Whether each append waits for the disk: durable against a power cut, and 100 times slower.
+
+    Raises
+    ------
+    StoreError
+        If another process has this name, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> with LogWriter(folder, "api-0") as log:
+    ...     log.append([LogRecord(kind="prediction", request_id="r1", service="churn", output=0.25)])
+    >>> [record.output for _, record in records(folder)]
+    [0.25]
+    """
+
+    def __init__(
+        self, folder: Path, worker: str, *,
+        segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS, sync: bool = False,
+    ) -> None:  # fmt: skip
+        self._folder, self._bytes, self._sync = folder, segment_bytes, sync
+        self._seconds = segment_seconds
+        self._descriptor: int | None = None
+        self._segment: SegmentId | None = None
+        self._size, self._deadline = 0, 0.0
+        try:
+            self._numbers = Numbers(folder, worker)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        self._closed = False
+
+    def append(self, records: Sequence[LogRecord]) -> None:
+        """Write `records` as one frame with one ``write()``: all of them are in the log, or none.
+
+        Raises
+        ------
+        StoreError
+            If they could not be written; the segment is as it was before.
+        """
+        if self._closed:
+            raise StoreError(f"the log writer of {self._folder} is closed", next_step="open another")
+        data = frame(_packed(records))
+        try:
+            descriptor = self._current()
+            self._write(descriptor, data)
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+
+    def rotate(self) -> None:
+        """Hand the segment to the committer, if it holds anything."""
+        if self._descriptor is None or self._segment is None:
+            return
+        path = self._segment.path(self._folder, OPEN)
+        if self._size > len(MAGIC):
+            path.rename(self._segment.path(self._folder, SEALED))
+        else:
+            path.unlink()
+        self._abandon()
+
+    def close(self) -> None:
+        """Hand over the segment and the name; closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.rotate()
+            self._numbers.close()
+
+    def __enter__(self) -> LogWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _current(self) -> int:
+        full = self._size >= self._bytes or time.monotonic() >= self._deadline
+        if self._descriptor is not None and (not full or self._size == len(MAGIC)):
+            return self._descriptor
+        self.rotate()
+        segment = self._numbers.take()
+        self._descriptor = create(self._folder, segment)
+        self._segment, self._size = segment, len(MAGIC)
+        self._deadline = time.monotonic() + self._seconds
+        return self._descriptor
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(28, "No space left on device")
+            if self._sync:
+                os.fdatasync(descriptor)
+        except OSError:
+            self._undo(descriptor)
+            raise
+        self._size += len(data)
+
+    def _undo(self, descriptor: int) -> None:
+        # What follows half a frame could not be read: cut it off or never write here again.
+        try:
+            os.ftruncate(descriptor, self._size)
+        except OSError:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = self._segment = None
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(f"the prediction log in {folder} cannot be written: {error.strerror or error}", next_step="free disk space or check the folder's rights")
+
+
+def _packed(records: Sequence[LogRecord]) -> bytes:
+    try:
+        return _encode(records)
+    except (OverflowError, UnicodeEncodeError, TypeError):
+        # A request with odd values is logged too: what msgpack cannot hold becomes text.
+        return _encode([_plain(msgspec.to_builtins(r, enc_hook=str)) for r in records])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(str(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def decode_segment(data: bytes) -> tuple[list[LogRecord], bool]:
+    """Return the records of a segment's bytes, and whether something in the middle could not be read."""
+    found: list[LogRecord] = []
+    try:
+        for payload in frames(data):
+            found += _decode(payload)
+    except (msgspec.MsgspecError, StoreError):
+        return found, True
+    return found, False
+
+
+def records(folder: Path) -> Iterable[tuple[SegmentId, LogRecord]]:
+    """Yield the records of all segments, each with its segment; those already in the lake too."""
+    for segment in segments(folder):
+        for record in decode_segment(read_segment(folder, segment) or MAGIC)[0]:
+            yield segment, record
+
+
+def table_key(record_kind: str, service: str) -> str:
+    """Return the key of the lake's table for records of a kind.
+
+    Examples
+    --------
+    >>> table_key("error", "churn"), table_key("outcome", "churn"), table_key("error", "no/such")
+    ('log/churn', 'outcomes/churn', 'log/_other')
+    """
+    name = service if is_name(service) else "_other"  # what a stranger asked for must not name a table
+    return f"outcomes/{name}" if record_kind == "outcome" else f"log/{name}"
+
+
+_TIMES = ("received_at", "event_time", "known_at")
+_OBJECTS = ("keys", "request", "vector", "statuses", "stages_us")
+_NUMBERS = {"row": "int64", "status": "int64", "output": "float64", "outcome": "float64"}
+
+
+def log_schema() -> pa.Schema:
+    """Return the columns of log and outcome tables: the fields of `LogRecord`.
+
+    Objects are JSON text, times timestamp[us, UTC].
+    """
+    import pyarrow as pa
+
+    def dtype(name: str) -> pa.DataType:
+        if name in _TIMES:
+            return pa.timestamp("us", tz="UTC")
+        return pa.type_for_alias(_NUMBERS.get(name, "string"))
+
+    return pa.schema([pa.field(name, dtype(name)) for name in LogRecord.__struct_fields__])
+
+
+def to_table(rows: Sequence[tuple[SegmentId, LogRecord]]) -> pa.Table:
+    """Return records as an Arrow table of `log_schema` and ``segment``, the name of each one's segment."""
+    import pyarrow as pa
+
+    schema = log_schema().append(pa.field("segment", pa.string()))
+    columns = {name: [getattr(record, name) for _, record in rows] for name in schema.names[:-1]}
+    for name in _OBJECTS:
+        columns[name] = [_json(value).decode() for value in columns[name]]
+    columns["segment"] = [str(segment) for segment, _ in rows]
+    return pa.table({n: pa.array(columns[n], schema.field(n).type) for n in schema.names}, schema=schema)
+
+
+class PredictionLog:
+    """The log as tables: what the lake has and what is still in segments, each record exactly once.
+
+    Parameters
+    ----------
+    folder
+        Folder of all segments.
+    lake
+        Where the committer puts them.
+    """
+
+    def __init__(self, folder: Path, lake: Lake) -> None:
+        self.folder, self.lake = folder, lake
+
+    def table(self, service: str, kind: str = "prediction") -> pa.Table:
+        """Return the records of a service, of one kind, oldest first.
+
+        Returns
+        -------
+        pyarrow.Table
+            Columns of `log_schema`; without a row if nothing was logged. Of the outcomes of one
+            (request_id, row) only the newest by known_at.
+        """
+        # The order matters: a segment that vanishes after this line is in the lake when we read that.
+        waiting = self._waiting(service, kind)
+        stored = self._stored(service, kind)
+        both = _without_stored(waiting, stored).drop_columns(["segment"])
+        if stored is not None:
+            import pyarrow as pa
+
+            both = pa.concat_tables([stored.drop_columns(["segment"]), both])
+        ordered = both.sort_by([("received_at", "ascending"), ("request_id", "ascending"), ("row", "ascending")])
+        return _newest_outcomes(ordered) if kind == "outcome" else ordered
+
+    def vectors(self, service: str, contract: Contract) -> pa.Table:
+        """Return what the model was given, one column per feature of the contract.
+
+        Returns
+        -------
+        pyarrow.Table
+            ``request_id, row, release, event_time, output``, then the features: float32 (null
+            for missing) or string; null where a release did not have the feature.
+        """
+        import pyarrow as pa
+
+        logged = self.table(service)
+        vectors = [msgspec.json.decode(text) for text in logged.column("vector").to_pylist()]
+        made = logged.select(["request_id", "row", "release", "event_time", "output"])
+        for field in contract.features:
+            dtype = pa.string() if field.dtype == "string" else pa.float32()
+            made = made.append_column(field.name, pa.array([v.get(field.name) for v in vectors], dtype))
+        return made
+
+    def _waiting(self, service: str, kind: str) -> pa.Table:
+        found: list[tuple[SegmentId, LogRecord]] = []
+        seen: set[SegmentId] = set()
+        for _ in range(3):
+            # Again, because a listing may miss a file that is renamed meanwhile.
+            fresh = [s for s in segments(self.folder) if s not in seen]
+            if not fresh:
+                break
+            seen.update(fresh)
+            for segment in fresh:
+                got, _ = decode_segment(read_segment(self.folder, segment) or MAGIC)
+                found += [(segment, r) for r in got if r.kind == kind and r.service == service]
+        return to_table(found)
+
+    def _stored(self, service: str, kind: str) -> pa.Table | None:
+        from windrow.stores.engine import engine
+
+        table = self.lake.table(table_key(kind, service))
+        if not table.exists:
+            return None
+        rows = table.scan(engine())
+        wanted = rows.filter(rows.kind == kind, rows.service == service)
+        schema = to_table([]).schema
+        return wanted.select(schema.names).to_pyarrow().cast(schema)
+
+
+def _without_stored(waiting: pa.Table, stored: pa.Table | None) -> pa.Table:
+    """Return the rows of segments that are not in the lake: one may be committed and not deleted yet."""
+    import pyarrow.compute as pc
+
+    if stored is None or not waiting.num_rows:
+        return waiting
+    return waiting.filter(pc.invert(pc.is_in(waiting.column("segment"), pc.unique(stored.column("segment")))))
+
+
+def _newest_outcomes(rows: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    ordered = rows.sort_by([("known_at", "ascending"), ("received_at", "ascending")])
+    numbered = ordered.append_column("position", pa.array(range(ordered.num_rows), pa.int64()))
+    last = numbered.group_by(["request_id", "row"]).aggregate([("position", "max")])
+    return ordered.take(last.column("position_max").sort())

@@ -1,0 +1,1 @@
+"""How many loaves will a shop sell tomorrow?"""

@@ -1,0 +1,156 @@
+"""Dagster and the online service as processes that begin and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from windrow.errors import StoreError
+from windrow.orchestrate.resources import dagster_home
+from windrow.serving.child import spawn
+from windrow.serving.run import Running, free_port, start
+from windrow.settings import Settings
+from windrow.telemetry import switch_off
+
+HOST = "127.0.0.1"
+PORT, DAGSTER_PORT = 3000, 3001
+_START_SECONDS = 90.0
+_STOP_SECONDS = 10.0
+
+
+class House:
+    """Everything that ``windrow up`` starts; as a context manager it is stopped on the way out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._service: Running | None = None
+        self._dagster: dict[str, subprocess.Popen[bytes]] = {}
+        self._dagster_url = ""
+
+    @property
+    def logs(self) -> Path:
+        """The folder with what the processes print."""
+        return self.settings.home / "service"
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What runs where."""
+        service = self._service.url if self._service else ""
+        return {"online service": service, "its OpenAPI": f"{service}/v1/openapi.json", "Dagster": self._dagster_url}
+
+    def start(self, *, port: int | None = None, dagster_port: int | None = None) -> None:
+        """Start all and return when all answer.
+
+        Raises
+        ------
+        StoreError
+            If a port is taken, or a process ends or does not answer in time; the message names its log.
+        """
+        # Without a release there is nothing to be ready for; the process answers all the same, and says so.
+        self._service = start(self.settings, port or _free(PORT), wait_for="/livez")
+        (self.logs / "url").write_text(self._service.url, encoding="utf-8")
+        number = dagster_port or _free(DAGSTER_PORT)
+        self._dagster_url = f"http://{HOST}:{number}"
+        workspace = ["-w", str(self.settings.project / "workspace.yaml")]
+        self._spawn("dagster-webserver", ["-m", "dagster_webserver", "-h", HOST, "-p", str(number), *workspace])
+        self._spawn("dagster-daemon", ["-m", "dagster._daemon", "run", *workspace])
+        self._await_dagster()
+
+    def wait(self) -> None:
+        """Return when Ctrl-C is pressed or the process is asked to end; raise when one of the processes ends."""
+        previous = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while True:
+                self._check_alive()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def stop(self) -> None:
+        """End all processes; ask first, then do not ask."""
+        for process in self._dagster.values():
+            _signal(process, signal.SIGTERM)
+        if self._service is not None:
+            self._service.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self._dagster.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _spawn(self, name: str, arguments: list[str]) -> None:
+        environ = {**os.environ, **self.settings.environ(), "DAGSTER_HOME": str(dagster_home(self.settings))}
+        switch_off(environ)
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self._dagster[name] = spawn(
+                arguments, environ=environ, folder=self.settings.project, output=log.fileno(), own_group=True
+            )
+
+    def _await_dagster(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(f"{self._dagster_url}/server_info"):
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"Dagster did not answer within {_START_SECONDS:g} s",
+                    next_step=f"read {self.logs}/dagster-webserver.log",
+                )
+            time.sleep(0.2)
+
+    def _check_alive(self) -> None:
+        processes = {**self._dagster, **({"service": self._service.process} if self._service else {})}
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise StoreError(
+                    f"{name} ended with exit code {process.returncode}", next_step=f"read {self.logs}/{name}.log"
+                )
+
+
+def _free(wanted: int) -> int:
+    """Return the usual port where it is free, else any free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            return free_port(HOST)
+        return wanted
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
