@@ -33,6 +33,7 @@ def _world():
         leaves = here & (random.random(CUSTOMERS) < hazard(rows))
         months.append({name: values[here] for name, values in rows.items()})
         delay = random.integers(1, 30 * 24, CUSTOMERS).astype("timedelta64[h]")
+        delay[np.flatnonzero(leaves)[-1:]] = 30 * _DAY  # each month is known to its end, so that its labels mature
         events.append((rows["customer_id"][leaves], (at + delay)[leaves]))
         here = here & ~leaves
     return months, events

@@ -151,7 +151,7 @@ def _open_and_write(url: str, worker: int) -> None:
 
 
 def test_processes_that_start_together_make_one_store_and_lose_no_row(url: str) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     children = [context.Process(target=_open_and_write, args=(url, n)) for n in range(6)]
     for child in children:
         child.start()

@@ -20,7 +20,7 @@ from windrow.errors import SettingsError, StoreError
 from windrow.stores.online import OnlineStore, Row, open_online
 from windrow.stores.online_lmdb import LmdbStore
 
-FORK = multiprocessing.get_context("fork")
+SPAWN = multiprocessing.get_context("spawn")
 SMALL_MAP = 1 << 16
 
 
@@ -54,8 +54,8 @@ def _write_in_steps(path: Path, pipe: Connection) -> None:
 
 
 def test_a_reader_in_another_process_follows_a_growing_map(tmp_path: Path) -> None:
-    ours, theirs = FORK.Pipe()
-    child = FORK.Process(target=_write_in_steps, args=(tmp_path, theirs))
+    ours, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=_write_in_steps, args=(tmp_path, theirs))
     child.start()
     ours.send(1)
     assert ours.recv() == 1
@@ -77,8 +77,8 @@ def test_the_map_of_the_writer_itself_grows(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_which_process_writes(tmp_path: Path) -> None:
-    ours, theirs = FORK.Pipe()
-    child = FORK.Process(target=_write_in_steps, args=(tmp_path, theirs))
+    ours, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=_write_in_steps, args=(tmp_path, theirs))
     child.start()
     ours.send(1)
     assert ours.recv() == 1
@@ -104,8 +104,8 @@ def _write_until_killed(path: Path, pipe: Connection) -> None:
 
 
 def test_a_writer_killed_in_the_middle_leaves_old_or_new_rows_and_no_lock(tmp_path: Path) -> None:
-    ours, theirs = FORK.Pipe()
-    child = FORK.Process(target=_write_until_killed, args=(tmp_path, theirs))
+    ours, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=_write_until_killed, args=(tmp_path, theirs))
     child.start()
     while ours.recv() < 3:
         pass
@@ -130,8 +130,8 @@ def _hold_a_read(path: Path, pipe: Connection) -> None:
 def test_a_reader_killed_while_reading_does_not_pin_pages_for_ever(tmp_path: Path) -> None:
     with LmdbStore(tmp_path, write=True) as store:
         store.write("g_v1", ["a"], [((1,), row(1.0))])
-    ours, theirs = FORK.Pipe()
-    child = FORK.Process(target=_hold_a_read, args=(tmp_path, theirs))
+    ours, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=_hold_a_read, args=(tmp_path, theirs))
     child.start()
     ours.recv()
     with LmdbStore(tmp_path, write=True) as store:

@@ -271,8 +271,8 @@ def _replace(path: Path, data: bytes) -> None:
 def _newest(logged: pa.Table) -> str:
     if not logged.num_rows:
         return "the log has no prediction yet"
-    newest = from_micros(int(micros(logged).max())).isoformat()
-    return f"the log has {logged.num_rows} rows, the newest of {newest}"
+    newest = np.datetime64(int(micros(logged).max()), "us")  # any year, as requests may ask about any
+    return f"the log has {logged.num_rows} rows, the newest of {newest}Z"
 
 
 def _rows(frame: Frame) -> int:

@@ -10,8 +10,8 @@ from windrow.errors import WindrowError
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
 from windrow.models.service import Drift, Gate, PredictionService
-from windrow.orchestrate.facts import asset_key, failure, moment
 from windrow.orchestrate.factories import all_sources
+from windrow.orchestrate.facts import asset_key, failure, moment
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:

@@ -90,7 +90,8 @@ def _asset(**arguments: Any) -> Callable[[Callable[..., Events]], dg.AssetsDefin
     with warnings.catch_warnings():
         # backfill_policy is called beta; one run over a range of days is what it is for.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.asset(**arguments)
+        made: Callable[[Callable[..., Events]], dg.AssetsDefinition] = dg.asset(**arguments)
+    return made
 
 
 def source_asset(source: Source, *, group: str) -> dg.AssetsDefinition:

@@ -57,13 +57,13 @@ class NotebookFile(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: Path) -> NotebookFile:
-        """Read a notebook; raise `DeclarationError` for a file that is none, or a cell that is not Python.
+        r"""Read a notebook; raise `DeclarationError` for a file that is none, or a cell that is not Python.
 
         Examples
         --------
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp(), "a.ipynb")
-        >>> _ = path.write_text('{"cells": [{"cell_type": "code", "source": "x = load(\\'sources/a\\')"}]}')
+        >>> _ = path.write_text('{"cells": [{"cell_type": "code", "source": "x = load(\'sources/a\')"}]}')
         >>> NotebookFile.read(path).inputs
         ('sources/a',)
         """
@@ -90,12 +90,12 @@ def read_folder(folder: Path) -> list[NotebookFile]:
 
 
 def plain_code(text: str) -> str:
-    """Return a cell without the lines that only IPython understands (``%magic``, ``!shell``).
+    r"""Return a cell without the lines that only IPython understands (``%magic``, ``!shell``).
 
     Examples
     --------
-    >>> plain_code("%matplotlib inline\\nx = 1")
-    '\\nx = 1'
+    >>> plain_code("%matplotlib inline\nx = 1")
+    '\nx = 1'
     """
     if text.startswith("%%"):
         return ""

@@ -2,21 +2,23 @@
 
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 
 from windrow.errors import NotebookError, UnknownNameError
-from windrow.orchestrate.facts import Metadata, failure
 from windrow.orchestrate.factories import Events, Plan, build
+from windrow.orchestrate.facts import Metadata, failure
 from windrow.orchestrate.notebook_file import NotebookFile, plain_code
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
 
-_TYPES = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.String, list: dg.Array(dg.Any), dict: dg.Permissive()}
+_TYPES = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.String, list: dg.Array(dg.Any), dict: dict}
 
 
 class Outcome:
@@ -103,12 +105,12 @@ def run_notebook(notebook: NotebookFile, context: dg.AssetExecutionContext, stor
     dagster.Failure
         Caused by a `NotebookError`; its metadata has the executed copy and the failing cell.
     """
-    folder = stores.settings.folder("notebooks")
+    folder, parameters = stores.settings.folder("notebooks"), dict(context.op_execution_context.op_config or {})
     outcome = Outcome(folder / f"{notebook.stem}-{context.run.run_id[:8]}.ipynb")
     try:
-        with _pipes(context, {"package": stores.package}) as session:
+        with _pipes(context, stores) as session:
             environment = {**stores.settings.environ(), **session.get_bootstrap_env_vars()}
-            _execute(notebook, outcome.copy, context.op_config or {}, environment)
+            _execute(notebook, outcome.copy, parameters, environment)
     except NotebookError as error:
         cell = {} if error.cell is None else {"failing cell": error.cell}
         raise failure(error, {**cell, **outcome.facts}) from error
@@ -120,14 +122,17 @@ def run_notebook(notebook: NotebookFile, context: dg.AssetExecutionContext, stor
 
 
 @contextmanager
-def _pipes(context: dg.AssetExecutionContext, extras: Mapping[str, Any]) -> Iterator[dg.PipesSession]:
-    with dg.open_pipes_session(
-        context=context,
-        context_injector=dg.PipesTempFileContextInjector(),
-        message_reader=dg.PipesTempFileMessageReader(),
-        extras=dict(extras),
-    ) as session:
-        yield session
+def _pipes(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[dg.PipesSession]:
+    with warnings.catch_warnings():
+        # Dagster warns about its own use of its own preview and deprecated parts.
+        warnings.filterwarnings("ignore", module="dagster")
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+            extras={"package": stores.package},
+        ) as session:
+            yield session
 
 
 def _execute(notebook: NotebookFile, copy: Path, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> None:
@@ -135,16 +140,17 @@ def _execute(notebook: NotebookFile, copy: Path, parameters: Mapping[str, Any], 
     from papermill.exceptions import PapermillException, PapermillExecutionError
 
     try:
-        papermill.execute_notebook(
-            notebook.path,
-            copy,
-            parameters=dict(parameters),
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            cwd=notebook.path.parent,
-            kernel_manager_class=_kernel(environment),
-        )
+        with TemporaryDirectory(prefix="windrow-") as sockets:
+            papermill.execute_notebook(
+                notebook.path,
+                copy,
+                parameters=dict(parameters),
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=notebook.path.parent,
+                kernel_manager_class=_kernel(environment, sockets),
+            )
     except PapermillExecutionError as error:
         raise _failed(notebook, error.source, f"{error.ename}: {error.evalue}") from error
     except (PapermillException, RuntimeError) as error:
@@ -168,7 +174,7 @@ def _failed(notebook: NotebookFile, source: str, reason: str) -> NotebookError:
     )
 
 
-def _kernel(environment: Mapping[str, str]) -> type:
+def _kernel(environment: Mapping[str, str], sockets: str) -> type:
     """Return a kernel manager for exactly this Python: a kernel installed for the user may be another one."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -177,6 +183,11 @@ def _kernel(environment: Mapping[str, str]) -> type:
     spec = KernelSpec(argv=argv, env=dict(environment), language="python", display_name="windrow")
 
     class Kernel(AsyncKernelManager):
+        def __init__(self, **traits: Any) -> None:
+            super().__init__(**traits)
+            # Sockets in a private folder: what runs in the kernel is nobody else's to read, and no port is taken.
+            self.transport, self.ip = "ipc", f"{sockets}/k"
+
         @property
         def kernel_spec(self) -> KernelSpec:
             return spec

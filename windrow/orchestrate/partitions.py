@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,22 +11,17 @@ from windrow.features.source import Source
 from windrow.models.service import PredictionService
 from windrow.orchestrate.factories import all_sources
 
+if TYPE_CHECKING:
+    from windrow.stores.metadata import Span
+
 DAY = duration("1d")
 _FORMAT = "%Y-%m-%d"
 # Before the first source is there, there is no day to score: an empty set, not a guessed one.
 _NO_DAYS = ("1970-01-01", "1970-01-01")
 
 
-class Span(Protocol):
-    """Times of a source that is in the lake (UTC microseconds)."""
-
-    first: int
-    last: int
-    known: int
-
-
 def day_partitions(
-    service: PredictionService, spans: Mapping[str, Span], clock: Clock
+    service: PredictionService, spans: "Mapping[str, Span]", clock: Clock
 ) -> dg.DailyPartitionsDefinition | None:
     """Return the days on which `service` has rows to score, or None if it is not scored by day.
 
@@ -51,7 +46,7 @@ def day_partitions(
     return dg.DailyPartitionsDefinition(start_date=day_name(start), end_date=day_name(end))
 
 
-def first_with_features(service: PredictionService, spans: Mapping[str, Span]) -> int:
+def first_with_features(service: PredictionService, spans: "Mapping[str, Span]") -> int:
     """Return the first moment at which every group has at least one row that was known."""
     read = [source for group in service.view.groups for source in all_sources(group)]
     moments = [spans[source.name].first + source.delay for source in read]
@@ -60,7 +55,7 @@ def first_with_features(service: PredictionService, spans: Mapping[str, Span]) -
     return max(moments, default=0)
 
 
-def last_moment(service: PredictionService, spans: Mapping[str, Span], now: int) -> int:
+def last_moment(service: PredictionService, spans: "Mapping[str, Span]", now: int) -> int:
     """Return the last moment that can have a row: now for a clock, the last event for a source."""
     spine = service.view.spine
     return min(now, spans[spine.name].last) if isinstance(spine, Source) else now

@@ -57,7 +57,7 @@ class Project:
     def keys(self) -> list[str]:
         """Keys of every asset, external ones too, except the notebooks."""
         parts = ("training_dataset", "model", "log", "outcomes")
-        found = [item.key for item in (*self.sources, *self.groups)]
+        found = [*(source.key for source in self.sources), *(group.key for group in self.groups)]
         for name, service in self.services.items():
             found += [f"{name}/{part}" for part in parts]
             found += [f"{name}/predictions"] if service.batch else []
@@ -130,7 +130,7 @@ def _data(project: Project) -> list[Any]:
 
 
 def _services(project: Project, days: dict[str, dg.DailyPartitionsDefinition | None]) -> list[Any]:
-    trainers, made = project.trainers, []
+    trainers, made = project.trainers, list[Any]()
     for name, service in project.services.items():
         trainer = trainers.get(service.model.file) if isinstance(service.model, Notebook) else None
         made += service_assets(service, days=days[name], trainer=trainer, known=project.keys)

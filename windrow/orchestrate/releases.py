@@ -3,21 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import msgspec
 
 from windrow.errors import ModelError, NotFoundError
 from windrow.models.service import PredictionService
-from windrow.orchestrate.checks import gate_results
-from windrow.orchestrate.facts import Metadata, comparison
 from windrow.orchestrate.factories import Events
+from windrow.orchestrate.facts import Metadata
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:
     from windrow.models.bundle import Bundle
     from windrow.models.dataset import TrainingDataset
-    from windrow.models.release import Release
     from windrow.models.registry import Registry
+    from windrow.models.release import Release
 
 
 def newest_dataset(service: PredictionService, stores: Stores) -> "TrainingDataset":
@@ -85,5 +83,4 @@ def make_release(
     extra: Metadata | None = None,
 ) -> Events:
     """Train (or take `estimator`), compile, judge and register; deploy the release if every gate is cleared."""
-    raise NotImplementedError
-    yield
+    yield NotImplemented

@@ -1,10 +1,13 @@
 """Batch scoring: the spine rows of a stretch of time, their vectors, the live release's answers."""
 
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from windrow.models.service import PredictionService
+from windrow.orchestrate.releases import live_bundle
 from windrow.orchestrate.resources import Stores
 from windrow.schema import EVENT_TIME, KNOWN_AT
 
@@ -70,3 +73,50 @@ def predict(service: PredictionService, stores: Stores, bundle: "Bundle", spine:
     rows = spine.select([f.name for f in service.view.spine.spine_fields] + [EVENT_TIME, KNOWN_AT])
     rows = rows.append_column(PREDICTION, pa.array(answers, pa.float64()))
     return rows.append_column(RELEASE, pa.array([bundle.id] * rows.num_rows, pa.string()))
+
+
+def _spine(service: PredictionService, stores: Stores, span: tuple[int, int] | None, now: int) -> "pa.Table":
+    from windrow.models.dataset import spine_rows
+    from windrow.stores.engine import engine
+
+    if span is None:
+        rows = spine_rows(service, stores.lake, engine(), now=now)
+        return newest(rows, keys=_keys(service))
+    # The end of a day is not part of it; what the clock has not reached yet is not there to be scored.
+    return spine_rows(service, stores.lake, engine(), start=span[0], end=min(span[1] - 1, now), now=now)
+
+
+def newest(rows: "pa.Table", *, keys: Sequence[str]) -> "pa.Table":
+    """Return the newest row of each key, in the order of `rows`; of equal times the later row.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> rows = pa.table({"id": [1, 2, 1], "event_time": [5, 6, 7]})
+    >>> newest(rows, keys=["id"]).to_pydict()
+    {'id': [2, 1], 'event_time': [6, 7]}
+    """
+    import pyarrow as pa
+
+    if not keys:
+        return rows
+    places = pa.array(np.arange(rows.num_rows))
+    ordered = rows.append_column("_place", places).sort_by([(EVENT_TIME, "ascending"), ("_place", "ascending")])
+    kept = ordered.group_by(list(keys), use_threads=False).aggregate([("_place", "last")])
+    return rows.take(pa.array(np.sort(kept.column("_place_last").to_numpy())))
+
+
+def _keys(service: PredictionService) -> list[str]:
+    """Request fields that find an entity: together they name what a prediction is about."""
+    lookups = service.view.contract.lookups
+    return list(dict.fromkeys(field for lookup in lookups for field in lookup.keys.values()))
+
+
+def _content(rows: "pa.Table") -> str:
+    import pyarrow as pa
+
+    answers = rows.drop_columns([KNOWN_AT]).combine_chunks()  # the same answers given again are the same data
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, answers.schema) as stream:
+        stream.write_table(answers)
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]

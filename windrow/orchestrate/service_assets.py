@@ -10,8 +10,8 @@ from windrow.errors import ModelError
 from windrow.features.source import Source
 from windrow.models.service import Drift, PredictionService
 from windrow.orchestrate.checks import drift_check, drift_result, gate_checks, monitor_key
-from windrow.orchestrate.facts import Metadata, counts, moment, schema_of
 from windrow.orchestrate.factories import Events, Plan, build
+from windrow.orchestrate.facts import Metadata, counts, moment, schema_of
 from windrow.orchestrate.notebook_file import NotebookFile
 from windrow.orchestrate.notebooks import config_schema, inputs, run_notebook
 from windrow.orchestrate.partitions import DAY, day_start
@@ -78,7 +78,7 @@ def dataset_asset(service: PredictionService) -> dg.AssetsDefinition:
         from windrow.models.dataset import build_dataset, dataset_from_log
 
         now, place = stores.now(service.sources), {"home": stores.settings.home}
-        if context.op_config["rows"] == "log":
+        if context.op_execution_context.op_config["rows"] == "log":
             made = dataset_from_log(service, stores.lake, stores.log, stores.metadata, now=now, **place)
         else:
             made = build_dataset(service, stores.lake, stores.metadata, now=now, **place)

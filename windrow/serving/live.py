@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from typing import Protocol
 
 from windrow.errors import RequestError, WindrowError, listed
 from windrow.models.release import Release
@@ -81,30 +82,39 @@ class _State:
     loaded: bool = False
 
 
+class Source(Protocol):
+    """Where live releases come from."""
+
+    def changed(self) -> int:
+        """Return a number that differs when anything may have changed; cheap, asked every 50 ms."""
+        ...
+
+    def find(self) -> Mapping[str, str | None]:
+        """Return service -> id of its live release, None before the first deployment."""
+        ...
+
+    def load(self, id: str) -> LiveService:
+        """Return the warmed service of a release; raise `WindrowError` if it cannot answer."""
+        ...
+
+
 class LiveServices:
     """The live release of every service, reloaded when the registry changes.
 
     Parameters
     ----------
-    find
-        Returns service -> id of its live release (None before the first deployment).
-    load
-        Returns the warmed service of a release id; raises `WindrowError` if it cannot answer.
-    changed
-        Returns a number that differs when anything may have changed; cheap, asked every 50 ms.
+    source
+        Finds and loads releases, such as `windrow.serving.loader.Loader`.
+    loaded
+        Called once, when the first live releases are warm.
 
     Notes
     -----
     A release that cannot be loaded never replaces one that answers; `failures` says why.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], Mapping[str, str | None]],
-        load: Callable[[str], LiveService],
-        changed: Callable[[], int],
-    ) -> None:
-        self._find, self._load, self._changed = find, load, changed
+    def __init__(self, source: Source, *, loaded: Callable[[], None] | None = None) -> None:
+        self._source, self._when_loaded = source, loaded
         self._state = _State()
         self._seen: int | None = None
         self.failures: dict[str, str] = {}
@@ -158,7 +168,7 @@ class LiveServices:
 
     def refresh(self) -> bool:
         """Load what is live now and swap it in at once; return whether anything changed."""
-        before, live = self._state.services, self._find()
+        before, live = self._state.services, self._source.find()
         services: dict[str, LiveService] = {}
         failures: dict[str, str] = {}
         for name, id in live.items():
@@ -169,7 +179,7 @@ class LiveServices:
                 services[name] = old
                 continue
             try:
-                services[name] = self._load(id)
+                services[name] = self._source.load(id)
             except WindrowError as error:
                 failures[name] = error.message
                 _log.error("release %s cannot answer: %s", id, error.message)
@@ -192,12 +202,15 @@ class LiveServices:
         retry_at = 0.0
         while not self._stop.wait(POLL_SECONDS):
             try:
-                counter = self._changed()
+                counter = self._source.changed()
                 if counter == self._seen and not (self.failures and time.monotonic() > retry_at):
                     continue
                 retry_at = time.monotonic() + RETRY_SECONDS
                 self.refresh()
                 self._seen = counter
+                if self._when_loaded is not None and self.ready:
+                    self._when_loaded()
+                    self._when_loaded = None
             except Exception:  # whatever fails, the thread must live: what is loaded goes on answering
                 _log.exception("the live releases cannot be read; trying again")
                 self._stop.wait(RETRY_SECONDS)

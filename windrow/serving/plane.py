@@ -6,8 +6,8 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from windrow.errors import RequestError
 from windrow.serving.answers import encode
@@ -75,7 +75,9 @@ class Plane:
         gathered = _clock()
         outputs = _numbers((await service.predictor.predict(vectors)).tolist())
         stages = _stages(begin, validated, gathered, _clock())
-        self._log.append(_predictions(service, request_id, rows, times, vectors, outputs, stages))
+        self._log.append(
+            _predictions(service, request_id, rows, times, vectors=vectors, outputs=outputs, now=now, stages=stages)
+        )
         return service.speaker.answer(request_id, outputs, vectors.statuses, now=now)
 
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
@@ -94,12 +96,16 @@ class Plane:
         StoreError
             If the log fails too.
         """
+        record = LogRecord(kind="error", request_id=request_id, service=name[:64], status=error.status, error=error.kind)
+        record.received_at = record.event_time = record.known_at = _wall()
         try:
-            service: LiveService | None = self._services.service(name)
+            service = self._services.service(name)
         except RequestError:
-            service = None
-        known = (service.name, service.release.id, service.now()) if service else ("", "", _wall())
-        self._log.append([_record("error", request_id, known, status=error.status, error=f"{error.kind}: {error.what}")])
+            pass  # not a live service: all that is known of it is its name
+        else:
+            record.release, record.event_time = service.release.id, service.now()
+            record.known_at = record.event_time
+        self._log.append([record])
 
 
 def _predictions(
@@ -107,51 +113,46 @@ def _predictions(
     request_id: str,
     rows: Rows,
     times: list[int],
+    *,
     vectors: Vectors,
     outputs: list[float],
+    now: int,
     stages: dict[str, float],
 ) -> list[LogRecord]:
-    known, received = (service.name, service.release.id), _wall()
+    name, release, keys, received = service.name, service.release.id, service.keys, _wall()
     return [
         LogRecord(
             kind="prediction",
             request_id=request_id,
+            service=name,
             row=i,
-            service=known[0],
-            release=known[1],
+            release=release,
             received_at=received,
             event_time=times[i],
-            known_at=times[i],
-            keys={key: values[key] for key in service.keys},
+            known_at=now,
+            keys={key: values[key] for key in keys},
             request=values,
             vector=vector,
-            statuses=status,
-            output=output,
-            outcome=None,
-            status=200,
-            error="",
+            statuses=vectors.statuses[i],
+            output=outputs[i],
             stages_us=stages,
         )
-        for i, (values, vector, status, output) in enumerate(
-            zip(rows.values, vectors.rows(), vectors.statuses, outputs, strict=True)
-        )
+        for i, (values, vector) in enumerate(zip(rows.values, vectors.rows(), strict=True))
     ]
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
     known_at = now if outcome.known_at is None else outcome.known_at
-    known = (service.name, "", known_at)
-    return _record("outcome", outcome.request_id, known, row=outcome.row, outcome=outcome.value, status=200)
-
-
-def _record(kind: Any, request_id: str, known: tuple[str, str, int], **facts: Any) -> LogRecord:
-    nothing: Mapping[str, Any] = {
-        "row": 0, "keys": {}, "request": {}, "vector": {}, "statuses": {}, "output": None, "outcome": None,
-        "error": "", "stages_us": {},
-    }  # fmt: skip
-    service, release, at = known
-    times = {"received_at": _wall(), "event_time": at, "known_at": at}
-    return LogRecord(kind=kind, request_id=request_id, service=service, release=release, **times, **{**nothing, **facts})
+    return LogRecord(
+        kind="outcome",
+        request_id=outcome.request_id,
+        service=service.name,
+        row=outcome.row,
+        received_at=_wall(),
+        event_time=known_at,
+        known_at=known_at,
+        outcome=outcome.value,
+    )
 
 
 def _numbers(outputs: list[float]) -> list[float]:
@@ -162,8 +163,11 @@ def _numbers(outputs: list[float]) -> list[float]:
 
 
 def _stages(begin: int, validated: int, gathered: int, predicted: int) -> dict[str, float]:
-    spent = {"validate": validated - begin, "features": gathered - validated, "model": predicted - gathered}
-    return {stage: nanoseconds / 1000 for stage, nanoseconds in spent.items()}
+    return {
+        "validate": (validated - begin) / 1000,
+        "features": (gathered - validated) / 1000,
+        "model": (predicted - gathered) / 1000,
+    }
 
 
 def _wall() -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, RequestError
 from windrow.models.bundle import Bundle
+from windrow.models.runtime import OnnxModel
 from windrow.serving.transformer import Vectors
 
 
@@ -36,11 +37,14 @@ class CompiledPredictor:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._matrix = bundle.matrix_input and bundle.contract.numeric
+        self._model = bundle.model
 
     async def predict(self, vectors: Vectors) -> NDArray[np.float64]:
         """Return the probability of class 1, or the value, as float64 of shape (n,)."""
         try:
             if self._matrix and vectors.matrix is not None:
+                if vectors.finite and isinstance(self._model, OnnxModel):
+                    return self._model.predict_matrix(vectors.matrix)  # nothing that a bundle could refuse
                 return self._bundle.predict_matrix(vectors.matrix)
             return self._bundle.predict(vectors.frame)
         except ModelError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ class Vectors(NamedTuple):
     matrix
         float32 of shape (n, features), or None where a feature is text.
     columns
-        The same by name where a feature is text (see `frame`), else None.
+        Arrays by name where a feature is text, else None; see `frame`.
+    lists
+        Each row as plain values, NaN for a missing number.
     statuses
         Feature -> `Status` for each row.
     unknown
@@ -47,11 +50,12 @@ class Vectors(NamedTuple):
     names: tuple[str, ...]
     matrix: NDArray[np.float32] | None
     columns: Frame | None
+    lists: list[list[Any]]
     statuses: list[dict[str, int]]
     unknown: list[tuple[str, ...]]
 
     def __len__(self) -> int:
-        return len(self.statuses)
+        return len(self.lists)
 
     @property
     def frame(self) -> Frame:
@@ -60,13 +64,15 @@ class Vectors(NamedTuple):
             return self.columns or {}
         return dict(zip(self.names, self.matrix.T, strict=True))
 
+    @property
+    def finite(self) -> bool:
+        """Whether every value is a number, neither missing nor infinite."""
+        return self.matrix is not None and all(isfinite(sum(values)) for values in self.lists)
+
     def rows(self) -> list[dict[str, float | str | None]]:
-        """Return each row as plain values: floats, text as the model saw it, None for a missing number."""
-        if self.matrix is not None:
-            lists = self.matrix.tolist()
-        else:
-            lists = [list(row) for row in zip(*(a.tolist() for a in self.frame.values()), strict=True)]
-        return [dict(zip(self.names, _without_nan(values), strict=True)) for values in lists]
+        """Return each row by name: floats, text as the model saw it, None for a missing number."""
+        names = self.names
+        return [dict(zip(names, _without_nan(values), strict=True)) for values in self.lists]
 
 
 class Transformer:
@@ -109,14 +115,16 @@ class Transformer:
         if functions is None:
             names = [spec.function for spec in contract.on_demand]
             functions = load_functions(contract.on_demand_source, names, where=f"view {contract.view!r}")
-        self._contract, self._online = contract, online
+        self._online = online
         self._reads = _reads(contract.lookups, online) if online is not None else []
         self._raw = _picker([f.name for f in contract.request])
         places = _places(contract, self._reads)
         self._functions = [_Function.of(spec, functions[spec.function], places) for spec in contract.on_demand]
         self._pick = _picker([places[f.name] for f in contract.features])
         self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
-        self._all_present = dict.fromkeys(contract.feature_names, _PRESENT)
+        self._names, self._numeric = contract.feature_names, contract.numeric
+        self._dtypes = [(f.name, f.dtype) for f in contract.features]
+        self._all_present = dict.fromkeys(self._names, _PRESENT)
 
     def vectors(self, rows: Sequence[Mapping[str, Any]], times: Sequence[int], *, now: int) -> Vectors:
         """Return the inputs of checked request rows.
@@ -153,21 +161,21 @@ class Transformer:
     def _gathered(self, picked: list[tuple[Any, ...]], marks: list[list[int]]) -> Vectors:
         if self._times:
             picked = [self._seconds(row) for row in picked]
-        matrix, columns = None, None
-        if self._contract.numeric:
+        matrix, columns, lists = None, None, []
+        if self._numeric:
             matrix = np.array(picked, dtype=np.float32)
+            lists = matrix.tolist()
         else:
-            fields = self._contract.features
-            columns = {f.name: canonical_column(f.dtype, [row[i] for row in picked]) for i, f in enumerate(fields)}
+            columns = {n: canonical_column(d, [row[i] for row in picked]) for i, (n, d) in enumerate(self._dtypes)}
+            lists = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
         statuses = [self._status(row, states) for row, states in zip(picked, marks, strict=True)]
         unknown = [self._unknown(states) if _NOT_FOUND in states else () for states in marks]
-        return Vectors(self._contract.feature_names, matrix, columns, statuses, unknown)
+        return Vectors(self._names, matrix, columns, lists, statuses, unknown)
 
     def _status(self, values: tuple[Any, ...], states: list[int]) -> dict[str, int]:
         if not any(states) and not self._missing(values):
             return self._all_present
-        names = self._contract.feature_names
-        status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(names, values, strict=True)}
+        status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(self._names, values, strict=True)}
         for read, state in zip(self._reads, states, strict=True):
             if state != _PRESENT:
                 status |= dict.fromkeys((n for n in read.names if n in status), state)
@@ -176,10 +184,8 @@ class Transformer:
     def _missing(self, values: tuple[Any, ...]) -> bool:
         if None in values:
             return True
-        if self._contract.numeric:
-            total = sum(values)  # the quickest way to find a NaN; infinities of both signs only cost the long way
-            return bool(total != total)
-        return any(v != v for v in values)
+        # The quickest way to find a NaN; infinities of both signs only cost the long way.
+        return not isfinite(sum(values)) if self._numeric else any(v != v for v in values)
 
     def _unknown(self, states: list[int]) -> tuple[str, ...]:
         return tuple(read.group for read, state in zip(self._reads, states, strict=True) if state == _NOT_FOUND)
@@ -254,26 +260,26 @@ class _Function:
     spec: OnDemand
     call: Callable[..., Any]
     inputs: list[tuple[str, str, int]]  # parameter, dtype, place (-1: the row's time)
+    parameters: tuple[str, ...]
+    numeric: bool
 
     @classmethod
     def of(cls, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> _Function:
-        return cls(spec, call, [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()])
+        inputs = [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()]
+        numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in inputs)
+        return cls(spec, call, inputs, tuple(spec.inputs), numeric)
 
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
-        given = {
-            parameter: _input(dtype, times if place < 0 else [row[place] for row in flat])
-            for parameter, dtype, place in self.inputs
-        }
+        inputs = self.inputs
+        if self.numeric:
+            # By far the most common, and plain values: this is `on_demand_input`, for all of them at once.
+            arrays = np.array([[row[place] for row in flat] for _, _, place in inputs], dtype=np.float64)
+            given = dict(zip(self.parameters, arrays, strict=True))
+        else:
+            given = {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in inputs}
         for row, value in zip(flat, compute(self.spec, self.call, given).tolist(), strict=True):
             row.append(value)
-
-
-def _input(dtype: str, values: Sequence[Any]) -> NDArray[Any]:
-    # Numbers are by far the most, and values of a request are plain ones: this is `on_demand_input`, at once.
-    if dtype in ("string", "timestamp"):
-        return on_demand_input(dtype, values)
-    return np.array(values, dtype=np.float64)
 
 
 def _places(contract: Contract, reads: Sequence[_Read]) -> dict[str, int]:
@@ -302,4 +308,9 @@ def _picker(places: Sequence[Any]) -> _Pick:
 
 
 def _without_nan(values: list[Any]) -> list[Any]:
+    try:
+        if isfinite(sum(values)):
+            return values
+    except TypeError:
+        pass  # text among them
     return [None if v != v else v for v in values]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import subprocess
 import threading
 from pathlib import Path
 
+from windrow.errors import StoreError
 from windrow.serving.child import spawn
 from windrow.serving.live import LiveServices
 from windrow.serving.loader import Loader
@@ -19,6 +19,7 @@ from windrow.stores.log import LogWriter
 from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
+WRITERS = 64
 
 
 class Worker:
@@ -42,8 +43,8 @@ class Worker:
         """Open the stores and follow the registry; returns at once, `live.ready` says when it can answer."""
         settings = self.settings
         self._loader = Loader(settings)
-        self.live = LiveServices(self._loader.find, self._loader.load, self._loader.changed)
-        self._log = LogWriter(settings.folder("log"), f"{socket.gethostname()}-{os.getpid()}")
+        self.live = LiveServices(self._loader, loaded=settle)
+        self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
         self.live.start()
         if self._with_committer:
@@ -82,6 +83,16 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
+
+
+def _log_writer(folder: Path) -> LogWriter:
+    # The same names again after a restart, and one each where several services share a home.
+    for number in range(WRITERS - 1):
+        try:
+            return LogWriter(folder, f"api-{number}")
+        except StoreError:
+            continue
+    return LogWriter(folder, f"api-{WRITERS - 1}")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ZONE = r"([Zz]|[+-]\d{2}(:?\d{2})?)"
 _DAY, _MINUTES = r"\d{4}-\d{2}-\d{2}", r"[T ]\d{2}:\d{2}"
+_NUMERAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _SECONDS = r"(:\d{2}(\.\d{1,6}0*)?)?"
 # DuckDB rounds '1.7' to an integer, reads '1_000' and refuses times without seconds: so the form is checked first.
 _CASTS = {
@@ -26,8 +27,8 @@ _CASTS = {
     "bool": "CASE lower(trimmed) WHEN 'true' THEN true WHEN 'yes' THEN true WHEN '1' THEN true WHEN 'false' THEN false WHEN 'no' THEN false WHEN '0' THEN false END",
     "int32": r"CASE WHEN regexp_full_match(trimmed, '[+-]?\d+(\.0*)?') THEN try_cast(split_part(trimmed, '.', 1) AS INTEGER) END",
     "int64": r"CASE WHEN regexp_full_match(trimmed, '[+-]?\d+(\.0*)?') THEN try_cast(split_part(trimmed, '.', 1) AS BIGINT) END",
-    "float32": r"CASE WHEN regexp_full_match(trimmed, '[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?') THEN try_cast(trimmed AS FLOAT) END",
-    "float64": r"CASE WHEN regexp_full_match(trimmed, '[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?') THEN try_cast(trimmed AS DOUBLE) END",
+    "float32": f"CASE WHEN regexp_full_match(trimmed, '{_NUMERAL}') AND isfinite(try_cast(trimmed AS FLOAT)) THEN try_cast(trimmed AS FLOAT) END",
+    "float64": f"CASE WHEN regexp_full_match(trimmed, '{_NUMERAL}') AND isfinite(try_cast(trimmed AS DOUBLE)) THEN try_cast(trimmed AS DOUBLE) END",
 }
 _WITH_SECONDS = rf"regexp_replace(trimmed, '^({_DAY}{_MINUTES})({_ZONE}?)$', '\1:00\2')"
 _AWARE = f"CASE WHEN regexp_full_match(trimmed, '{_DAY}{_MINUTES}{_SECONDS}{_ZONE}') THEN try_cast({_WITH_SECONDS} AS TIMESTAMPTZ) END"

@@ -34,7 +34,8 @@ def missing(rows: pa.Table, stored: ir.Table, *, every: bool) -> pa.Table:
     Examples
     --------
     >>> import pyarrow as pa, ibis
-    >>> missing(pa.table({"x": [1, 1, None]}), ibis.memtable({"x": [1, None]}), every=True).to_pylist()
+    >>> stored = ibis.memtable(pa.table({"x": [1, None]}))
+    >>> missing(pa.table({"x": [1, 1, None]}), stored, every=True).to_pylist()
     [{'x': 1}]
     """
     with registered(engine(), rows) as given:
@@ -59,7 +60,8 @@ def changed(rows: pa.Table, stored: ir.Table, *, identity: Sequence[str]) -> pa.
     --------
     >>> import pyarrow as pa, ibis
     >>> rows = pa.table({"k": [1, 2, 3], "x": [1.0, 2.0, 3.0]})
-    >>> changed(rows, ibis.memtable({"k": [1, 2], "x": [1.0 + 1e-15, 2.5]}), identity=["k"]).sort_by("k").to_pylist()
+    >>> stored = ibis.memtable(pa.table({"k": [1, 2], "x": [1.0 + 1e-15, 2.5]}))
+    >>> changed(rows, stored, identity=["k"]).sort_by("k").to_pylist()
     [{'k': 2, 'x': 2.0}, {'k': 3, 'x': 3.0}]
     """
     with registered(engine(), rows) as given:

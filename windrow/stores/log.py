@@ -7,6 +7,7 @@ segments into the lake; `PredictionLog` reads lake and segments as one table, ea
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from windrow.errors import StoreError
-from windrow.schema import is_name
-from windrow.stores.segments import MAGIC, OPEN, SEALED, Numbers, SegmentId, create, frame, frames, read_segment, segments
+from windrow.stores.segments import (
+    MAGIC,
+    OPEN,
+    SEALED,
+    Numbers,
+    SegmentId,
+    create,
+    frame,
+    frames,
+    read_segment,
+    segments,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 16 << 20
 SEGMENT_SECONDS = 5.0
+_SERVICE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class LogRecord(msgspec.Struct, kw_only=True):
@@ -198,7 +210,10 @@ class LogWriter:
 
 
 def _unwritable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(f"the prediction log in {folder} cannot be written: {error.strerror or error}", next_step="free disk space or check the folder's rights")
+    return StoreError(
+        f"the prediction log in {folder} cannot be written: {error.strerror or error}",
+        next_step="free disk space or check the folder's rights",
+    )
 
 
 def _packed(records: Sequence[LogRecord]) -> bytes:
@@ -245,7 +260,7 @@ def table_key(record_kind: str, service: str) -> str:
     >>> table_key("error", "churn"), table_key("outcome", "churn"), table_key("error", "no/such")
     ('log/churn', 'outcomes/churn', 'log/_other')
     """
-    name = service if is_name(service) else "_other"  # what a stranger asked for must not name a table
+    name = service if _SERVICE.fullmatch(service) else "_other"  # what a stranger asked for must not name a table
     return f"outcomes/{name}" if record_kind == "outcome" else f"log/{name}"
 
 

@@ -142,6 +142,8 @@ def _chunked(values: Any) -> pa.ChunkedArray:
     if isinstance(values, pa.ChunkedArray):
         return values
     array = np.asarray(values)
+    if not len(array):
+        return pa.chunked_array([pa.nulls(0)])  # NumPy calls an empty list float64
     if array.dtype.kind == "M":
         # NumPy's times have no zone; a simulator's are UTC by agreement.
         return pa.chunked_array([pa.array(array.astype("datetime64[us]"), pa.timestamp("us", "UTC"), from_pandas=True)])
@@ -188,16 +190,24 @@ def _kind(given: pa.DataType) -> str:
 
 def _cast(values: pa.ChunkedArray, dtype: str, place: str) -> pa.ChunkedArray:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     target = arrow_type(dtype)
     try:
-        return values.cast(target)
+        cast = values.cast(target)
     except pa.ArrowInvalid:
         at = _first_uncastable(values, target)
         raise SchemaError(
             f"{place}, row {at + 1}: {values[at].as_py()!r} cannot be {dtype} without changing",
             next_step="return whole or smaller values, or declare another dtype",
         ) from None
+    if pa.types.is_floating(target) and pc.any(pc.is_inf(cast)).as_py():
+        at = pc.index(pc.is_inf(cast), True).as_py()
+        raise SchemaError(
+            f"{place}, row {at + 1}: {values[at].as_py()!r} is no finite {dtype}",
+            next_step="return None where there is no value",
+        )
+    return cast
 
 
 def _first_uncastable(values: pa.ChunkedArray, target: pa.DataType) -> int:

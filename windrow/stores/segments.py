@@ -85,7 +85,11 @@ def frames(data: bytes) -> Iterator[bytes]:
     [b'one']
     """
     if not data.startswith(MAGIC):
-        raise StoreError("a log segment is not of this format", exists=f"This windrow reads {MAGIC.decode()}", next_step="commit it with the windrow that wrote it")
+        raise StoreError(
+            "a log segment is not of this format",
+            exists=f"This windrow reads {MAGIC.decode()}",
+            next_step="commit it with the windrow that wrote it",
+        )
     position, end = len(MAGIC), len(data)
     while position + _LENGTH <= end:
         start = position + _LENGTH
@@ -141,7 +145,9 @@ class Numbers:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise StoreError(f"another process writes the log as {worker!r}", next_step="give each worker a name of its own") from None
+            raise StoreError(
+                f"another process writes the log as {worker!r}", next_step="give each worker a name of its own"
+            ) from None
 
     def take(self) -> SegmentId:
         """Return the next segment: above every earlier number and, should the counter be lost, above the clock's past."""

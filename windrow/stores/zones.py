@@ -110,7 +110,5 @@ def _refuse(
     count = pc.sum(bad).as_py() or 0
     if count:
         at = pc.index(bad, True).as_py()
-        row = int(str(numbers[at]))
-        raise TimeError(
-            what.format(f"row {row}: {local[at].as_py()}"), exists=f"{count} rows are like it", next_step=next_step
-        )
+        told = what.format(numbers[at], local[at].as_py())
+        raise TimeError(told, exists=f"{count} rows are like it", next_step=next_step)

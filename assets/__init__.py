@@ -1,0 +1,1 @@
+"""The project: one folder per prediction service."""

@@ -1,0 +1,150 @@
+"""Labels of spine rows: known, not mature yet, or unknown for good; never negative before their time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from windrow.errors import DeclarationError, listed
+from windrow.features.arrow import registered
+from windrow.features.label import Label
+from windrow.models.spine import entity_fields, newest, visible
+from windrow.schema import EVENT_TIME
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pyarrow as pa
+    from ibis.backends import BaseBackend
+
+    from windrow.models.service import PredictionService
+    from windrow.stores.lake import Lake
+
+LABEL, STATE = "label", "label_state"
+KNOWN, IMMATURE, UNKNOWN = "known", "immature", "unknown"
+_ROW, _AT, _NEXT, _VALUE, _FOUND = "windrow_row", "windrow_at", "windrow_next", "windrow_value", "windrow_found"
+
+
+def label_rows(
+    service: PredictionService, lake: Lake, con: BaseBackend, spine: pa.Table, *, now: int, as_of: int | None = None
+) -> pa.Table:
+    """Return the spine's rows, in their order, with their labels.
+
+    Parameters
+    ----------
+    spine
+        The spine's fields and ``event_time``.
+    now
+        UTC microseconds. A row is immature while ``event_time + matures_after > now``, whatever is
+        known of it already: taking early positives only would teach that the newest rows are positive.
+    as_of
+        Only what was written up to this ``_seq``.
+
+    Returns
+    -------
+    pyarrow.Table
+        `spine`, then ``label`` (float64, null unless known) and ``label_state``: ``known``,
+        ``immature``, or ``unknown`` (mature, and nothing says what came of it).
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = _found(service, lake, con, spine, now=now, as_of=as_of)
+    mature = pc.less_equal(pc.add(_micros(spine), service.label.matures_after), now)
+    known = pc.and_(mature, found.is_valid())
+    state = pc.if_else(mature, pc.if_else(found.is_valid(), KNOWN, UNKNOWN), IMMATURE)
+    label = pc.if_else(known, found, pa.scalar(None, pa.float64()))
+    return spine.append_column(LABEL, label).append_column(STATE, state)
+
+
+def _found(
+    service: PredictionService, lake: Lake, con: BaseBackend, spine: pa.Table, *, now: int, as_of: int | None
+) -> pa.ChunkedArray:
+    """Return what is known of each row's outcome, mature or not; null where nothing is."""
+    import ibis
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    label, keys = service.label, label_keys(service)
+    events = visible(label.source, lake, con, now=now, as_of=as_of)
+    target = pc.add(_micros(spine), label.window).cast(pa.timestamp("us", "UTC"))
+    asked = pa.table({**{k: spine[k] for k in keys}, EVENT_TIME: spine[EVENT_TIME], _AT: target})
+    asked = asked.append_column(_ROW, pa.array(range(spine.num_rows), pa.int64()))
+    with registered(con, asked) as table:
+        made = _MATCHES[label.how](label, table, events, keys)
+        value = made[_VALUE].cast("float64")
+        if label.absent is not None:
+            value = ibis.cases((made[_FOUND].isnull(), ibis.literal(float(label.absent))), else_=value)
+        found = made.select(made[_ROW], **{_VALUE: value}).order_by(_ROW).to_pyarrow()[_VALUE].cast(pa.float64())
+    return pc.if_else(_complete(spine, keys), found, pa.scalar(None, pa.float64()))
+
+
+def label_keys(service: PredictionService) -> list[str]:
+    """Return the columns by which the label's source is matched with the spine.
+
+    Raises
+    ------
+    DeclarationError
+        If the label's source has none of the spine's keys.
+    """
+    label = service.label
+    if label.on is not None:
+        return [label.on]
+    wanted = [name for name in entity_fields(service) if name in label.source.columns]
+    # A value belongs to one entity, so it is found by all of its keys; an event may concern a part of them.
+    if not wanted or (label.how == "value" and len(wanted) < len(entity_fields(service))):
+        raise DeclarationError(
+            f"the label of service {service.name!r} cannot be matched with its spine: source {label.source.name!r} lacks its keys",
+            exists=f"The spine's keys are {listed(entity_fields(service))}, the source has {listed(label.source.columns)}",
+            next_step="give the label's source the keys of the spine's entity",
+        )
+    return wanted
+
+
+def _joined(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
+    one = newest(events, keys)
+    return _matched(asked, one.select(*keys, **_outcome(label, one)), keys)
+
+
+def _value(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
+    one = newest(events, [*keys, EVENT_TIME])
+    return _matched(asked, one.select(*keys, **{_AT: one[EVENT_TIME]}, **_outcome(label, one)), [*keys, _AT])
+
+
+def _within(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
+    """Find the first event after each row; it counts if it is not later than the end of the window."""
+    import ibis
+
+    later = events.select(*(events[k].name(f"windrow_{k}") for k in keys), **{_NEXT: events[EVENT_TIME]}).distinct()
+    same = [asked[k] == later[f"windrow_{k}"] for k in keys]
+    pairs = asked.asof_join(later, on=asked[EVENT_TIME] < later[_NEXT], predicates=same)
+    inside = ibis.ifelse(pairs[_NEXT] <= pairs[_AT], 1.0, ibis.null("float64"))
+    return pairs.select(pairs[_ROW], **{_VALUE: inside, _FOUND: inside})
+
+
+def _outcome(label: Label, rows: ir.Table) -> dict[str, Any]:
+    import ibis
+
+    value = ibis.literal(1.0) if label.column is None else rows[label.column].cast("float64")
+    return {_VALUE: value, _FOUND: ibis.literal(1.0)}
+
+
+def _matched(asked: ir.Table, outcomes: ir.Table, keys: list[str]) -> ir.Table:
+    renamed = outcomes.rename({f"windrow_key_{k}": k for k in keys})
+    pairs = asked.left_join(renamed, [asked[k] == renamed[f"windrow_key_{k}"] for k in keys])
+    return pairs.select(_ROW, _VALUE, _FOUND)
+
+
+def _complete(spine: pa.Table, keys: list[str]) -> Any:
+    """Whether a row has all keys; without them nothing can be looked up, and absence says nothing."""
+    import pyarrow.compute as pc
+
+    complete = spine[keys[0]].is_valid()
+    for key in keys[1:]:
+        complete = pc.and_(complete, spine[key].is_valid())
+    return complete
+
+
+def _micros(spine: pa.Table) -> Any:
+    return spine[EVENT_TIME].cast("int64")
+
+
+_MATCHES = {"joined": _joined, "within": _within, "value": _value}
