@@ -262,7 +262,9 @@ class _Project:
         return _stored(key, self.lake.table(key).scan(engine()))
 
     def predictions(self, name: str) -> StoredTable:
-        return self.table(f"{name}/predictions")
+        from windrow.stores.engine import engine
+
+        return _stored(f"{name}/predictions", self.lake.table(f"predictions/{name}").scan(engine()))
 
     def logged(self, name: str, kind: str) -> StoredTable:
         import ibis

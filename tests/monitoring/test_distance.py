@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from tests.monitoring.conftest import words
 from windrow.monitoring.distance import (
     chance_distance,
+    counted,
     jensen_shannon,
     null_rate_by_chance,
-    number_counts,
-    text_counts,
     unseen_share,
 )
 
@@ -19,7 +18,7 @@ counts = st.lists(st.integers(0, 1000), min_size=2, max_size=20).filter(any)
 
 
 def distance_of(reference: np.ndarray, current: np.ndarray) -> float:
-    return float(jensen_shannon(*number_counts(reference, current)))
+    return float(jensen_shannon(*counted(reference, current)))
 
 
 def test_distance_of_a_third_against_two_thirds_is_the_one_of_the_textbook() -> None:
@@ -46,7 +45,7 @@ def test_distance_is_symmetric_and_at_most_the_root_of_ln_2(reference: list[int]
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=200), st.data())
 def test_every_value_is_counted_once(values: list[float], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(values)))
-    before, after = number_counts(np.array(values[:cut], "float32"), np.array(values[cut:], "float32"))
+    before, after = counted(np.array(values[:cut], "float32"), np.array(values[cut:], "float32"))
     assert (before.sum(), after.sum()) == (cut, len(values) - cut)
     assert before.shape == after.shape
     assert len(before) <= 20
@@ -66,12 +65,12 @@ def test_a_shift_of_a_skewed_amount_is_as_visible_as_that_of_its_logarithm() -> 
 
 
 def test_few_different_values_are_bins_of_their_own() -> None:
-    before, after = number_counts(np.array([0.0, 1.0, 1.0, 3.0]), np.array([3.0, 2.0]))
+    before, after = counted(np.array([0.0, 1.0, 1.0, 3.0]), np.array([3.0, 2.0]))
     assert (before.tolist(), after.tolist()) == ([1, 2, 0, 1], [0, 0, 1, 1])
 
 
 def test_rare_categories_are_counted_together() -> None:
-    before, after = text_counts(words([f"id-{i}" for i in range(1000)]), words(["id-1"] * 10))
+    before, after = counted(words([f"id-{i}" for i in range(1000)]), words(["id-1"] * 10))
     assert (len(before), before.sum(), after.sum(), after.max()) == (50, 1000, 10, 10)
 
 

@@ -60,17 +60,26 @@ def test_ignored_features_are_named_in_the_report(draw: Draw) -> None:
     assert (report.passed, report.ignored) == (True, ["load", "amount"])
 
 
+class Answers:
+    """A release that answers with the column ``amount``."""
+
+    id = "churn-2"
+
+    def predict(self, frame: Frame) -> np.ndarray:
+        return frame["amount"].astype(np.float64)
+
+
 def test_predictions_are_one_more_column(draw: Draw) -> None:
-    rng = np.random.default_rng(0)
     sides = Comparison(draw(3000, 0), draw(300, 1), FIELDS)
-    sides = with_predictions(sides, rng.beta(2, 5, 700), rng.beta(5, 2, 300))
-    report, _ = judge("churn", Drift(min_rows=100), DAY, sides=sides)
+    sides = with_predictions(sides, Answers(), draw(700, 2), draw(300, 3, shift=1.0)["amount"].astype(float))
+    report, _ = judge("churn", MONITOR, DAY, sides=sides)
     assert [(c.feature, c.verdict) for c in report.found()] == [("prediction", "drift")]
 
 
 def test_a_feature_called_prediction_keeps_its_name() -> None:
-    sides = Comparison({"prediction": np.ones(3)}, {"prediction": np.ones(3)}, ())
-    assert list(with_predictions(sides, np.zeros(3), np.zeros(3)).reference) == ["prediction", "prediction (output)"]
+    ones = {"prediction": np.ones(3), "amount": np.ones(3)}
+    sides = with_predictions(Comparison(ones, ones, ()), Answers(), ones, np.zeros(3))
+    assert list(sides.reference) == ["prediction", "amount", "prediction (output)"]
 
 
 def test_only_outputs_of_the_release_are_compared() -> None:

@@ -17,7 +17,9 @@ PACKAGE = "tiny"
 
 
 def settings_of(home: Path, project: Path = WORLD) -> Settings:
-    return Settings.read({"WINDROW_HOME": str(home), "WINDROW_PROJECT": str(project), "WINDROW_DATA": str(home / "none")})
+    return Settings.read(
+        {"WINDROW_HOME": str(home), "WINDROW_PROJECT": str(project), "WINDROW_DATA": str(home / "none")}
+    )
 
 
 @pytest.fixture

@@ -28,7 +28,9 @@ def write(tmp_path: Path) -> Any:
 
 
 def test_the_first_heading_is_the_title_and_the_text_below_it_the_description(write: Any) -> None:
-    notebook = write(("markdown", "plain text"), ("markdown", "## Explore\n\nWho leaves,\nand when."), ("markdown", "# B"))
+    notebook = write(
+        ("markdown", "plain text"), ("markdown", "## Explore\n\nWho leaves,\nand when."), ("markdown", "# B")
+    )
     assert (notebook.title, notebook.description) == ("Explore", "Who leaves, and when.")
 
 
@@ -37,7 +39,9 @@ def test_without_a_heading_the_file_name_is_the_title(write: Any) -> None:
 
 
 def test_inputs_are_the_literal_names_that_are_loaded_each_once(write: Any) -> None:
-    code = 'a = load("features/x_v1")\nb = nb.load("churn/log")\nload("features/x_v1")\nload(name)\njson.load("nothing")'
+    code = (
+        'a = load("features/x_v1")\nb = nb.load("churn/log")\nload("features/x_v1")\nload(name)\njson.load("nothing")'
+    )
     assert write(("code", code)).inputs == ("features/x_v1", "churn/log")
 
 
@@ -78,7 +82,9 @@ def test_a_cell_that_is_no_python_is_refused_with_its_line(write: Any) -> None:
 
 def test_a_misspelt_input_is_found_before_anything_runs(write: Any) -> None:
     notebook = write(("code", 'load("features/habit_v1")'))
-    with pytest.raises(UnknownNameError, match=r"has no input 'features/habit_v1'.*did you mean 'features/habits_v1'\?"):
+    with pytest.raises(
+        UnknownNameError, match=r"has no input 'features/habit_v1'.*did you mean 'features/habits_v1'\?"
+    ):
         inputs(notebook, ["features/habits_v1", "visits/model"])
 
 

@@ -37,7 +37,13 @@ def keys(made: object) -> list[str]:
 
 
 def test_days_run_from_the_first_full_day_with_features_to_the_day_of_the_clock() -> None:
-    assert keys(day_partitions(HOURLY, SPANS, DATA)) == ["2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05", "2024-03-06"]
+    assert keys(day_partitions(HOURLY, SPANS, DATA)) == [
+        "2024-03-02",
+        "2024-03-03",
+        "2024-03-04",
+        "2024-03-05",
+        "2024-03-06",
+    ]
 
 
 def test_a_fixed_clock_ends_the_days_at_its_own() -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -44,7 +45,7 @@ def _ids(log: PredictionLog) -> list[str]:
     return found
 
 
-def _write(folder: Path, numbers: range, *, worker: str = "w", service: str = "churn", **options: int) -> None:
+def _write(folder: Path, numbers: range, *, worker: str = "w", service: str = "churn", **options: Any) -> None:
     with LogWriter(folder, worker, **options) as writer:
         for number in numbers:
             writer.append([prediction(number, service=service)])

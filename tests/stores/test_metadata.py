@@ -152,14 +152,14 @@ def _open_and_write(url: str, worker: int) -> None:
 
 def test_processes_that_start_together_make_one_store_and_lose_no_row(url: str) -> None:
     context = multiprocessing.get_context("spawn")
-    children = [context.Process(target=_open_and_write, args=(url, n)) for n in range(6)]
+    children = [context.Process(target=_open_and_write, args=(url, n)) for n in range(3)]
     for child in children:
         child.start()
     for child in children:
         child.join()
-    assert [child.exitcode for child in children] == [0] * 6
+    assert [child.exitcode for child in children] == [0] * 3
     store = Metadata(url)
-    assert [len(store.runs(f"s{n}")) for n in range(6)] == [10] * 6
+    assert [len(store.runs(f"s{n}")) for n in range(3)] == [10] * 3
 
 
 def test_a_url_that_is_not_sqlite_is_refused_with_the_form_to_write() -> None:

@@ -8,17 +8,17 @@ Exactly the spine's rows, in the spine's order. `windrow.features.asof` computes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from windrow.errors import DeclarationError, UnknownNameError
+from windrow.errors import UnknownNameError
 from windrow.features.arrow import to_numpy
-from windrow.features.asof import Found, Read, find, spine_in_engine, spine_times
-from windrow.features.contract import Contract, Lookup, OnDemand, canonical_column, on_demand_input
+from windrow.features.asof import Read, find, spine_in_engine, spine_times
+from windrow.features.contract import MISSING_TEXT, Contract, Lookup, OnDemand, canonical_column, on_demand_input
 from windrow.features.on_demand import compute
-from windrow.schema import EVENT_TIME
+from windrow.schema import EVENT_TIME, Field
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from windrow.features.source import Every
 
-_Choice = tuple[str, tuple[tuple[str, str], ...]]
+
+class _Read(NamedTuple):
+    values: dict[str, pa.ChunkedArray]
+    facts: dict[str, Any]
 
 
 class Table(Protocol):
@@ -109,19 +112,18 @@ def point_in_time(
 
     Examples
     --------
-    >>> from windrow.testing import MemoryTable, connect, times
+    >>> from windrow.stores.engine import engine
+    >>> from windrow.testing import MemoryTable, times
     >>> rows = pa.table({"card": [1, 1], "limit": [10, 20], "event_time": times(100, 200)})
     >>> spine = pa.table({"card": [1, 1, 2], "event_time": times(250, 150, 150)})
     >>> lookup = Lookup("profile_v1", "", {"card": "card"}, {"limit": "limit"}, {"limit": "int64"})
-    >>> made = point_in_time(connect(), spine, [lookup], {"profile_v1": MemoryTable("profile_v1", rows)})
+    >>> made = point_in_time(engine(), spine, [lookup], {"profile_v1": MemoryTable("profile_v1", rows)})
     >>> made["limit"].to_pylist(), made["profile_v1__status"].to_pylist()
     ([20, 10, None], [0, 0, 2])
     """
     rows = spine if isinstance(spine, pa.Table) else con.to_pyarrow(spine)
-    found = _read_all(con, rows, lookups, tables=tables, as_of=as_of)
-    columns = {name: rows.column(name) for name in rows.column_names}
-    columns |= _values(lookups, found)
-    return pa.table(columns | (_facts(lookups, found) if statuses else {}))
+    values, facts = _read_all(con, rows, lookups, tables=tables, as_of=as_of)
+    return pa.table(_columns(rows) | values | (facts if statuses else {}))
 
 
 def view_frame(
@@ -152,20 +154,10 @@ def view_frame(
         Missing is null; NaN never appears.
     """
     rows = spine if isinstance(spine, pa.Table) else con.to_pyarrow(spine)
-    found = _read_all(con, rows, contract.lookups, tables=tables, as_of=as_of)
-    stored = _values(contract.lookups, found)
-    dtypes = {name: dtype for lookup in contract.lookups for name, dtype in lookup.dtypes.items()}
+    stored, facts = _read_all(con, rows, contract.lookups, tables=tables, as_of=as_of)
     made = {o.name: _computed(o, functions, rows=rows, stored=stored) for o in contract.on_demand}
-    features: dict[str, Any] = {}
-    for field in contract.features:
-        if field.name in made:
-            features[field.name] = made[field.name]
-        elif field.name in dtypes:
-            features[field.name] = _canonical(field.dtype, stored[field.name])
-        else:
-            features[field.name] = _canonical(field.dtype, _spine_column(rows, field.name))
-    kept = {name: rows.column(name) for name in rows.column_names}
-    return pa.table(kept | features | _facts(contract.lookups, found))
+    features = {f.name: made[f.name] if f.name in made else _feature(f, rows, stored) for f in contract.features}
+    return pa.table(_columns(rows) | features | facts)
 
 
 def clock_spine(every: Every, keys: pa.Table, start: int, end: int) -> pa.Table:
@@ -204,50 +196,44 @@ def _role(lookup: Lookup) -> str:
     return "".join(f"{field}." for field in lookup.keys.values() if renamed) + lookup.group
 
 
-def _choice(lookup: Lookup) -> _Choice:
-    return lookup.group, tuple(lookup.keys.items())
-
-
 def _read_all(
     con: Backend, rows: pa.Table, lookups: Sequence[Lookup], *, tables: Mapping[str, Table], as_of: int | None
-) -> dict[_Choice, Found]:
+) -> _Read:
     fields = tuple(dict.fromkeys(field for lookup in lookups for field in lookup.keys.values()))
-    times, found = spine_times(rows), dict[_Choice, Found]()
+    times, values, facts = spine_times(rows), dict[str, Any](), dict[str, Any]()
     with spine_in_engine(con, rows, fields) as spine:
-        for choice, chosen in _by_choice(lookups).items():
-            if choice[0] not in tables:
-                raise UnknownNameError("table", choice[0], list(tables), where="the point-in-time join")
-            table = tables[choice[0]]
-            columns = tuple(dict.fromkeys(c for lookup in chosen for c in lookup.columns.values()))
-            read = Read(table.key, dict(choice[1]), columns, chosen[0].ttl)
-            found[choice] = find(con, read, table=table.scan(con, as_of=as_of), spine=spine, times=times)
-    return found
+        for same in _by_keys(lookups):
+            table = _table(tables, same[0].group)
+            columns = tuple(dict.fromkeys(c for lookup in same for c in lookup.columns.values()))
+            read = Read(table.key, same[0].keys, columns, same[0].ttl)
+            found = find(con, read, table=table.scan(con, as_of=as_of), spine=spine, times=times)
+            # Taken out at once, so that one read's rows are in memory at a time.
+            values |= {value: found.values(column) for lookup in same for value, column in lookup.columns.items()}
+            facts |= {time_column(same[0]): found.event_times(), status_column(same[0]): found.statuses()}
+    return _Read({value: values[value] for lookup in lookups for value in lookup.columns}, facts)
 
 
-def _by_choice(lookups: Iterable[Lookup]) -> dict[_Choice, list[Lookup]]:
-    chosen: dict[_Choice, list[Lookup]] = {}
+def _by_keys(lookups: Iterable[Lookup]) -> list[list[Lookup]]:
+    """Lookups of one group by the same fields are one read."""
+    chosen: dict[tuple[Any, ...], list[Lookup]] = {}
     for lookup in lookups:
-        chosen.setdefault(_choice(lookup), []).append(lookup)
-    return chosen
+        chosen.setdefault((lookup.group, *lookup.keys.items()), []).append(lookup)
+    return list(chosen.values())
 
 
-def _values(lookups: Iterable[Lookup], found: Mapping[_Choice, Found]) -> dict[str, pa.ChunkedArray]:
-    return {value: found[_choice(lk)].values(column) for lk in lookups for value, column in lk.columns.items()}
-
-
-def _facts(lookups: Iterable[Lookup], found: Mapping[_Choice, Found]) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for lookup in lookups:
-        one = found[_choice(lookup)]
-        facts |= {time_column(lookup): one.event_times(), status_column(lookup): one.statuses()}
-    return facts
+def _table(tables: Mapping[str, Table], group: str) -> Table:
+    if group not in tables:
+        raise UnknownNameError("table", group, list(tables), where="the point-in-time join")
+    return tables[group]
 
 
 def _computed(
     spec: OnDemand, functions: Mapping[str, Callable[..., Any]], *, rows: pa.Table, stored: Mapping[str, Any]
 ) -> pa.Array:
     if spec.function not in functions:
-        raise UnknownNameError("function", spec.function, list(functions), where=f"the on-demand module of {spec.name!r}")
+        raise UnknownNameError(
+            "function", spec.function, list(functions), where=f"the on-demand module of {spec.name!r}"
+        )
     inputs = {p: _input(reference, spec.dtypes[p], rows=rows, stored=stored) for p, reference in spec.inputs.items()}
     return _arrow(spec.dtype, compute(spec, functions[spec.function], inputs))
 
@@ -268,13 +254,18 @@ def _spine_column(rows: pa.Table, name: str) -> pa.ChunkedArray:
     return rows.column(name)
 
 
-def _canonical(dtype: str, column: pa.ChunkedArray) -> pa.Array:
-    return _arrow(dtype, canonical_column(dtype, to_numpy(column, dtype)))
+def _feature(field: Field, rows: pa.Table, stored: Mapping[str, Any]) -> Any:
+    column = stored[field.name] if field.name in stored else _spine_column(rows, field.name)
+    if field.dtype == "string":
+        return column.cast(pa.string())
+    return _arrow(field.dtype, canonical_column(field.dtype, to_numpy(column, field.dtype)))
 
 
 def _arrow(dtype: str, values: NDArray[Any]) -> pa.Array:
     if dtype == "string":
-        from windrow.features.contract import MISSING_TEXT
-
         return pa.array(values, pa.string(), mask=values == MISSING_TEXT)
     return pa.array(values, pa.float32(), mask=np.isnan(values))
+
+
+def _columns(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return {name: rows.column(name) for name in rows.column_names}

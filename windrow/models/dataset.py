@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import duration
-from windrow.errors import DataError, ModelError, NotFoundError, StoreError, listed
+from windrow.errors import DataError, DeclarationError, ModelError, NotFoundError, StoreError, listed
 from windrow.features.arrow import to_numpy, to_pandas
 from windrow.features.contract import Contract, Frame, canonical
 from windrow.models.content import content_hash
@@ -121,6 +121,7 @@ def build_dataset(service: PredictionService, lake: Lake, metadata: Metadata, *,
     """
     from windrow.stores.engine import engine
 
+    _refuse_taken_names(service)
     con, seq = engine(), newest_seq(service, lake)
     spine = spine_rows(service, lake, con, now=now, as_of=seq)
     labelled = label_rows(service, lake, con, spine, now=now, as_of=seq)
@@ -147,6 +148,7 @@ def dataset_from_log(
     from windrow.models.logged import logged_rows
     from windrow.stores.engine import engine
 
+    _refuse_taken_names(service)
     labelled = logged_rows(service, lake, log, engine(), now=now)
     known, excluded = _known(service, labelled)
     seq = lake.table(service.label.source.key).stats().seq if lake.table(service.label.source.key).exists else 0
@@ -209,6 +211,13 @@ def newest_seq(service: PredictionService, lake: Lake) -> int:
     return max(lake.table(key).stats().seq for key in sorted(keys))
 
 
+def _refuse_taken_names(service: PredictionService) -> None:
+    used = {*service.view.contract.feature_names, *(f.name for f in service.view.spine.spine_fields)}
+    taken = sorted(used & {LABEL, STATE, SPLIT})
+    if taken:
+        raise DeclarationError(f"view {service.view.name!r} has a column called {taken[0]!r}, which a training dataset needs itself", next_step="rename it in the source or group")
+
+
 def _known(service: PredictionService, labelled: pa.Table) -> tuple[pa.Table, dict[str, int]]:
     import pyarrow.compute as pc
 
@@ -227,12 +236,14 @@ def _without_bare(service: PredictionService, rows: pa.Table) -> tuple[pa.Table,
     """Leave out a clock's ticks at which nothing at all was found; a source's rows are events and stay."""
     import pyarrow.compute as pc
 
-    statuses = [rows[f"{lookup.group}__status"] for lookup in service.view.contract.lookups if f"{lookup.group}__status" in rows.column_names]
-    if hasattr(service.view.spine, "key") or not statuses:
+    from windrow.features.join import status_column
+
+    lookups = service.view.contract.lookups
+    if hasattr(service.view.spine, "key") or not lookups:
         return rows, 0
-    found = pc.not_equal(statuses[0], int(Status.NOT_FOUND))
-    for status in statuses[1:]:
-        found = pc.or_(found, pc.not_equal(status, int(Status.NOT_FOUND)))
+    found = pc.not_equal(rows[status_column(lookups[0])], int(Status.NOT_FOUND))
+    for lookup in lookups[1:]:
+        found = pc.or_(found, pc.not_equal(rows[status_column(lookup)], int(Status.NOT_FOUND)))
     kept = rows.filter(found)
     return kept, rows.num_rows - kept.num_rows
 

@@ -39,7 +39,9 @@ def check_gate(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[str, 
     if value is None:
         return GateResult(gate.metric, None, bar, False, f"{gate.metric} could not be computed: the test rows do not define it")
     failed = [why for why in (_below(gate, value), _above(gate, value), _share(gate, value, baseline)) if why]
-    return GateResult(gate.metric, value, bar, not failed, "; ".join(failed) or f"{gate.metric} is {value:.6g}")
+    naive = baseline.get(gate.metric)
+    cleared = f"{gate.metric} is {value:.6g}" + (f", the baseline's {naive:.6g}" if naive is not None else "")
+    return GateResult(gate.metric, value, bar, not failed, "; ".join(failed) or cleared)
 
 
 def _bar(gate: Gate) -> str:

@@ -142,6 +142,9 @@ class Gate:
 class Drift:
     """Watch the log's newest `window` of vectors against the training data.
 
+    A feature drifted if it is further from the training data than `effect`, than chance explains, and
+    than any equally long time of the training data was from the rest of it (so seasons are no drift).
+
     Parameters
     ----------
     window
@@ -154,12 +157,12 @@ class Drift:
     name
         Its asset is ``<service>/monitoring/<name>``.
     ignore
-        Features not to judge: those that a short window can never match, such as the month.
+        Features not to judge, such as those that never repeat.
 
     Examples
     --------
-    >>> Drift(window="7d", ignore=["month"]).ignore
-    ('month',)
+    >>> Drift(window="7d", ignore=["order_number"]).ignore
+    ('order_number',)
     """
 
     window: str = "30d"

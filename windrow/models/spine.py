@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from windrow.clock import from_micros
 from windrow.errors import DataError, DeclarationError, listed
 from windrow.features.group import FeatureGroup, ibis_dtype
@@ -103,7 +105,7 @@ def entity_fields(service: PredictionService) -> list[str]:
 
 
 def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: int, as_of: int | None) -> pa.Table:
-    """Return each key of a clock's entity with the first and last time its groups changed (int64 microseconds)."""
+    """Return each key of a clock's entity with the first and last time its groups changed."""
     import ibis
 
     wanted = entity_fields(service)
@@ -124,29 +126,30 @@ def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBac
 
     rows = visible(group, lake, con, **when)
     # A row can be used from the later of its two times on.
-    eff = ibis.greatest(rows[EVENT_TIME], rows[KNOWN_AT]).epoch_us()
+    eff = ibis.greatest(rows[EVENT_TIME], rows[KNOWN_AT])
     keys = {field: rows[key] for key, field in fields.items()}
     return rows.select(**keys, windrow_eff=eff).group_by(list(keys)).agg(**{FIRST: ibis._.windrow_eff.min(), LAST: ibis._.windrow_eff.max()})
 
 
 def _ticks(service: PredictionService, every: Every, seen: pa.Table, span: tuple[int | None, int | None, int]) -> pa.Table:
-    import pyarrow.compute as pc
+    import pyarrow as pa
 
     from windrow.features.join import clock_spine
 
     start, end, now = span
     if not seen.num_rows:
         raise DataError(f"service {service.name!r} has no key to predict for yet", next_step="materialize its feature groups")
-    first, last = pc.min(seen[FIRST]).as_py(), pc.max(seen[LAST]).as_py()
-    until = min(now, last if end is None else end - 1)
-    since = first if start is None else max(start, first)
-    ticks = clock_spine(every, seen, since, until)
-    at = ticks[EVENT_TIME].cast("int64")
-    inside = pc.greater_equal(at, ticks[FIRST])
+    timestamp = pa.timestamp("us", "UTC")
+    begins, ends = (seen[name].cast(timestamp).cast("int64").to_numpy() for name in (FIRST, LAST))
+    until = min(now, int(ends.max()) if end is None else end - 1)
+    ticks = clock_spine(every, seen, int(begins.min()) if start is None else start, until)
+    # One tick after the other, and in each the keys in their order.
+    at, times = ticks[EVENT_TIME].cast("int64").to_numpy(), ticks.num_rows // seen.num_rows
+    inside = at >= np.tile(begins, times)
     if end is None:
-        inside = pc.and_(inside, pc.less_equal(at, ticks[LAST]))
+        inside &= at <= np.tile(ends, times)
     fields = list(every.entity.key_names)
-    made = ticks.filter(inside).select([*fields, EVENT_TIME])
+    made = ticks.filter(pa.array(inside)).select([*fields, EVENT_TIME])
     return _timed(made.sort_by([(name, "ascending") for name in (EVENT_TIME, *fields)]))
 
 

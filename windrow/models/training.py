@@ -19,7 +19,7 @@ from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, Release, Task, sha256
-from windrow.models.runtime import SklearnModel
+from windrow.models.runtime import SklearnModel, few_threads
 from windrow.models.service import Notebook, PredictionService
 from windrow.models.splits import TEST, TRAIN
 from windrow.models.tracking import parameters_of, record_run
@@ -93,7 +93,8 @@ def fit(service: PredictionService, dataset: TrainingDataset) -> Any:
     learn = load_split(dataset, service.view.contract, TRAIN)
     _check_classes(service, learn.y)
     try:
-        estimator.fit(learn.X, learn.y)
+        with few_threads():
+            estimator.fit(learn.X, learn.y)
     except WindrowError:
         raise
     except Exception as error:
@@ -150,7 +151,8 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
     """
     contract = service.view.contract
     learn, test = load_split(dataset, contract, TRAIN), load_split(dataset, contract, TEST)
-    answers = SklearnModel(estimator, task=_task(service)).predict(test.frame)
+    with few_threads():
+        answers = SklearnModel(estimator, task=_task(service)).predict(test.frame)
     naive = baseline_of(service, learn, test)
     has = ~np.isnan(naive)
     baseline = metrics_of(_task(service), test.y[has], naive[has])

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windrow.features.contract import MISSING_TEXT
+from windrow.schema import Field
+
 BINS = 20
 _CATEGORIES = 50
 _DRAWS_PER_TAIL, _FEWEST_DRAWS, _MOST_DRAWS = 5, 2_000, 20_000
@@ -22,62 +25,64 @@ _DRAWS_PER_TAIL, _FEWEST_DRAWS, _MOST_DRAWS = 5, 2_000, 20_000
 Counts = NDArray[np.int64]
 
 
-def number_counts(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Counts, Counts]:
-    """Return how many of two float samples fall in each of at most 20 common bins.
+def present(values: NDArray[Any], field: Field) -> NDArray[np.bool_]:
+    """Return which values of a feature are there, bool of shape (n,).
+
+    Examples
+    --------
+    >>> present(np.array([1.0, np.nan, np.inf]), Field("x", "float64"))
+    array([ True, False, False])
+    """
+    found: NDArray[np.bool_] = values != MISSING_TEXT if field.dtype == "string" else np.isfinite(values)
+    return found
+
+
+def counted(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Counts, Counts]:
+    """Return how many of two samples fall in each common bin, as two int64 arrays of one shape (k,).
 
     Parameters
     ----------
     reference, current
-        Floats of shape (n,) and (m,) without NaN.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Two int64 arrays of one shape (k,). With at most 20 different values each is a bin of its own,
-        else the bins hold about equal shares of both samples together.
+        Floats without NaN, or words (object arrays), of shapes (n,) and (m,).
 
     Examples
     --------
-    >>> number_counts(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0]))
+    >>> counted(np.array([0.0, 0.0, 1.0]), np.array([1.0, 2.0]))
     (array([2, 1, 0]), array([0, 1, 1]))
-    """
-    pooled = np.concatenate([reference, current])
-    values = np.unique(pooled)
-    if len(values) > BINS:  # quantiles that are values of the sample, so that infinities are no trouble
-        values = np.unique(np.quantile(pooled, np.arange(1, BINS + 1) / BINS, method="inverted_cdf"))
-    places = [np.searchsorted(values[:-1], sample, side="left") for sample in (reference, current)]
-    return np.bincount(places[0], minlength=len(values)), np.bincount(places[1], minlength=len(values))
-
-
-def text_counts(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Counts, Counts]:
-    """Return how often two samples of words hold each category, as two int64 arrays of one shape (k,).
-
-    The 49 most frequent categories of both samples together are told apart, the others are one.
-
-    Examples
-    --------
-    >>> text_counts(np.array(["a", "a", "b"], object), np.array(["c", "a"], object))
+    >>> counted(np.array(["a", "a", "b"], object), np.array(["c", "a"], object))
     (array([2, 1, 0]), array([1, 0, 1]))
     """
-    before, after = Counter(reference.tolist()), Counter(current.tolist())
-    ranked = sorted(before.keys() | after.keys(), key=lambda word: (-(before[word] + after[word]), word))
-    kept = ranked if len(ranked) <= _CATEGORIES else ranked[: _CATEGORIES - 1]
-    counts = [[side[word] for word in kept] for side in (before, after)]
-    if len(kept) < len(ranked):
-        for side, total in zip(counts, (len(reference), len(current)), strict=True):
-            side.append(total - sum(side))
-    return np.array(counts[0], dtype=np.int64), np.array(counts[1], dtype=np.int64)
+    bins, k = binned(np.concatenate([reference, current]))
+    return np.bincount(bins[: len(reference)], minlength=k), np.bincount(bins[len(reference) :], minlength=k)
 
 
-def counted(reference: NDArray[Any], current: NDArray[Any]) -> tuple[Counts, Counts]:
-    """Return the counts of two samples of one feature: words (object arrays) or floats.
+def binned(values: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
+    """Return the bin of each value, int of shape (n,), and the number of bins.
+
+    At most 20 different numbers are a bin each; more are put into bins of about equal shares. Of
+    words the 49 most frequent are told apart, the others are one bin.
 
     Examples
     --------
-    >>> counted(np.array(["a"], object), np.array(["b"], object))
-    (array([1, 0]), array([0, 1]))
+    >>> binned(np.array(["b", "a", "b"], object))
+    (array([0, 1, 0]), 2)
     """
-    return (text_counts if reference.dtype == object else number_counts)(reference, current)
+    return _word_bins(values) if values.dtype == object else _number_bins(values)
+
+
+def _number_bins(values: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
+    highest = np.unique(values)
+    if len(highest) > BINS:  # quantiles that are values of the sample: a bin ends where a value is
+        highest = np.unique(np.quantile(values, np.arange(1, BINS + 1) / BINS, method="inverted_cdf"))
+    return np.searchsorted(highest[:-1], values, side="left"), len(highest)
+
+
+def _word_bins(values: NDArray[Any]) -> tuple[NDArray[np.intp], int]:
+    words = values.tolist()
+    ranked = sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
+    kept = ranked if len(ranked) <= _CATEGORIES else ranked[: _CATEGORIES - 1]
+    place = {word: i for i, (word, _) in enumerate(kept)}
+    return np.array([place.get(word, len(kept)) for word in words], dtype=np.intp), min(len(ranked), _CATEGORIES)
 
 
 def jensen_shannon(reference: NDArray[Any], current: NDArray[Any]) -> NDArray[np.float64]:

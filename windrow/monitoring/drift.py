@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,10 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.clock import from_micros
+from windrow.clock import duration, from_micros
 from windrow.errors import NotFoundError, StoreError
 from windrow.features.contract import Contract, Frame
 from windrow.models.service import Drift, PredictionService
+from windrow.monitoring.history import Past
 from windrow.monitoring.verdict import ColumnVerdict, compare
 from windrow.monitoring.windows import Window, chosen, frame_of, micros, rows_within, thinned, window_at
 from windrow.schema import Field
@@ -23,9 +25,10 @@ from windrow.schema import Field
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from windrow.models.dataset import TrainingDataset
+    from windrow.models.dataset import Split, TrainingDataset
 
 PREDICTION = "prediction"
+_SHORTEST = duration("1h")
 
 
 class Vectors(Protocol):
@@ -96,11 +99,15 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """The two sides, as arrays; columns of one side may differ in length (predictions)."""
+    """The two sides, as arrays; columns of one side may differ in length (predictions).
+
+    `past` is the reference with its times, where they are known.
+    """
 
     reference: Frame
     current: Frame
     fields: tuple[Field, ...]
+    past: Past | None = None
 
 
 def watch(
@@ -146,12 +153,22 @@ def watch(
     logged = log.vectors(service.name, contract)
     rows = rows_within(logged, window)
     rows = rows.take(chosen(rows.num_rows))
-    reference = thinned(load_split(dataset, contract, "train").frame)
-    sides = Comparison(reference, frame_of(rows, contract.features), contract.features)
-    if bundle is not None and {"output", "release"} <= set(rows.column_names):
+    sides = compared(rows, load_split(dataset, contract, "train"), contract.features, monitor)
+    if bundle is not None:
         held_out = thinned(load_split(dataset, contract, "test").frame)
-        sides = with_predictions(sides, bundle.predict(held_out), outputs_of(rows, bundle.id))
+        sides = with_predictions(sides, bundle, held_out, outputs_of(rows, bundle.id))
     return store(reports, *judge(service.name, monitor, window, sides=sides, hint=_newest(logged)))
+
+
+def compared(rows: pa.Table, training: Split, fields: Sequence[Field], monitor: Drift) -> Comparison:
+    """Return logged rows and a split of the training data as the two sides of a comparison."""
+    kept = chosen(training.rows.num_rows)
+    reference = {name: values[kept] for name, values in training.frame.items()}
+    times = micros(rows)
+    # A service that was asked on one day is compared with days, whatever the length of its window.
+    span = int(times.max() - times.min()) if len(times) else 0
+    past = Past(reference, micros(training.rows)[kept], min(max(span, _SHORTEST), duration(monitor.window)))
+    return Comparison(reference, frame_of(rows, fields), tuple(fields), past)
 
 
 def judge(
@@ -163,7 +180,7 @@ def judge(
     """
     from windrow.monitoring.page import draw
 
-    columns = compare(sides.reference, sides.current, sides.fields, monitor)
+    columns = compare(sides.reference, sides.current, sides.fields, monitor, past=sides.past)
     why = _why(columns, hint)
     title = f"{service}: {monitor.name}, {window.spoken}"
     page = draw(title, columns, sides.reference, sides.current)
@@ -186,20 +203,18 @@ def judge(
     return report, page.html
 
 
-def with_predictions(sides: Comparison, expected: NDArray[np.float64], outputs: NDArray[np.float64]) -> Comparison:
+def with_predictions(sides: Comparison, model: Model, held_out: Frame, outputs: NDArray[np.float64]) -> Comparison:
     """Add the column ``prediction``: what a release answers on held-out rows, and what was answered.
 
-    Held-out rows, because a model is surer of the rows it was fitted on than of any other.
-
-    Examples
-    --------
-    >>> sides = Comparison({"x": np.ones(3)}, {"x": np.ones(2)}, (Field("x", "float64"),))
-    >>> [f.name for f in with_predictions(sides, np.ones(1), np.ones(2)).fields]
-    ['x', 'prediction']
+    Held-out rows, because a model is surer of the rows it was fitted on than of any other. How its
+    answers vary with time anyway is taken from its answers to the reference.
     """
     name = PREDICTION if PREDICTION not in sides.reference else f"{PREDICTION} (output)"
-    fields = (*sides.fields, Field(name, "float64"))
-    return Comparison({**sides.reference, name: expected}, {**sides.current, name: outputs}, fields)
+    past = sides.past
+    if past is not None:
+        past = Past({**past.frame, name: model.predict(past.frame)}, past.times, past.window)
+    reference, current = {**sides.reference, name: model.predict(held_out)}, {**sides.current, name: outputs}
+    return Comparison(reference, current, (*sides.fields, Field(name, "float64")), past)
 
 
 def outputs_of(rows: pa.Table, release: str) -> NDArray[np.float64]:

@@ -11,24 +11,26 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from windrow.errors import DataError, UnknownNameError
-from windrow.features.contract import MISSING_TEXT, Frame
+from windrow.features.contract import Frame
 from windrow.models.service import Drift
 from windrow.monitoring.distance import (
     chance_distance,
     counted,
     jensen_shannon,
     null_rate_by_chance,
+    present,
     unseen_share,
 )
+from windrow.monitoring.history import Past, past_distance
 from windrow.schema import Field
 
 FALSE_ALARMS = 0.01  # of a whole report when nothing drifted, shared by its columns
 NULL_RATE_RISE = 0.1
 UNSEEN_SHARE = 0.05
+_ROUNDING = 1e-9
 
 Word = Literal["ok", "drift", "missing", "too few rows"]
 
@@ -92,7 +94,9 @@ class Sample(msgspec.Struct, frozen=True):
         return self.nulls / self.rows if self.rows else 0.0
 
 
-def compare(reference: Frame, current: Frame, fields: Sequence[Field], monitor: Drift) -> list[ColumnVerdict]:
+def compare(
+    reference: Frame, current: Frame, fields: Sequence[Field], monitor: Drift, *, past: Past | None = None
+) -> list[ColumnVerdict]:
     """Judge every feature of the window against the training data.
 
     Parameters
@@ -103,6 +107,9 @@ def compare(reference: Frame, current: Frame, fields: Sequence[Field], monitor: 
         The features to judge, in order; those in `monitor.ignore` are left out.
     monitor
         Effect, minimum of rows, and what to ignore.
+    past
+        The training rows with their times, so that what each stretch of them does anyway (a season) is
+        not called drift; see `windrow.monitoring.history`.
 
     Raises
     ------
@@ -113,6 +120,7 @@ def compare(reference: Frame, current: Frame, fields: Sequence[Field], monitor: 
 
     Examples
     --------
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> before, after = {"x": rng.normal(0, 1, 5000)}, {"x": rng.normal(1, 1, 300)}
     >>> [(v.feature, v.verdict) for v in compare(before, after, [Field("x", "float64")], Drift(effect=0.2))]
@@ -126,14 +134,16 @@ def compare(reference: Frame, current: Frame, fields: Sequence[Field], monitor: 
     for field in judged:
         before = sample(_column(reference, field, "training data"), field)
         after = sample(_column(current, field, "window"), field)
-        verdicts.append(_verdict(field, before, after, _find(before, after, monitor, tail=tail)))
+        finding = _find(before, after, monitor, tail=tail)
+        if past is not None and field.name in past.frame:
+            finding = _unless_usual(finding, past, field, rows=len(after.values))
+        verdicts.append(_verdict(field, before, after, finding))
     return verdicts
 
 
 def sample(values: NDArray[Any], field: Field) -> Sample:
     """Return the values that are there; a number that is not finite counts as missing."""
-    there = values != MISSING_TEXT if field.dtype == "string" else np.isfinite(values)
-    return Sample(values[there], len(values))
+    return Sample(values[present(values, field)], len(values))
 
 
 def _column(frame: Frame, field: Field, where: str) -> NDArray[Any]:
@@ -196,3 +206,17 @@ def _find_drift(before: Sample, after: Sample, monitor: Drift, *, tail: float) -
             why = f"{share:.1%} of the values are categories that the training data does not have"
             return Finding("drift", why, distance, effect)
     return Finding("ok", f"distance {distance:.3f} is within {effect:g}", distance, effect)
+
+
+def _unless_usual(finding: Finding, past: Past, field: Field, *, rows: int) -> Finding:
+    distance, bar = finding.distance, finding.threshold
+    if distance is None or bar is None or distance <= bar:
+        return finding
+    usual = past_distance(past, field, rows=rows)
+    if usual is None:
+        return finding
+    if distance > usual + _ROUNDING:
+        why = f"{finding.why}, and further than any such time of the training data ({usual:.3f})"
+        return Finding(finding.verdict, why, distance, max(usual, bar))
+    why = f"distance {distance:.3f} is usual: a time of the training data was {usual:.3f} from the rest of it"
+    return Finding("ok", why, distance, usual)

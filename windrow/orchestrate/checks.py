@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from windrow.clock import duration, spoken
-from windrow.errors import WindrowError
+from windrow.errors import NotFoundError
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
 from windrow.models.service import Drift, Gate, PredictionService
 from windrow.orchestrate.factories import all_sources
-from windrow.orchestrate.facts import asset_key, failure, moment
+from windrow.orchestrate.facts import asset_key, moment
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:
@@ -90,22 +90,27 @@ def group_freshness(group: FeatureGroup) -> dg.AssetChecksDefinition | None:
 
 
 def prediction_freshness(service: PredictionService) -> dg.AssetChecksDefinition | None:
-    """Return the check that the newest prediction keeps up with the clock, or None without a daily batch."""
-    if service.batch is None or service.batch.rows != "day":
+    """Return the check that the newest prediction keeps up with the clock, or None without a daily table."""
+    if service.batch is None or service.batch.rows != "day" or "delta" not in service.batch.sinks:
         return None
     allowed = _LATE.get(service.batch.schedule, duration("2d"))
     text = f"The newest prediction is less than {spoken(allowed)} behind the clock."
-    return _freshness(f"{service.name}/predictions", service.sources, allowed, text)
+    key = f"{service.name}/predictions"
+    return _freshness(key, service.sources, allowed, text, table=f"predictions/{service.name}")
 
 
-def _freshness(key: str, sources: Sequence[Source], allowed: int, text: str) -> dg.AssetChecksDefinition:
+def _freshness(
+    key: str, sources: Sequence[Source], allowed: int, text: str, *, table: str = ""
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset_key(key), name="freshness", description=text, required_resource_keys={"stores"})
     def freshness(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         stores: Stores = context.resources.stores
         try:
-            newest, now = stores.lake.table(key).stats().last, stores.now(sources)
-        except WindrowError as error:
-            raise failure(error) from error
+            now = stores.now(sources)
+            newest = stores.lake.table(table or key).stats().last
+        except NotFoundError as error:
+            severity = dg.AssetCheckSeverity.WARN
+            return dg.AssetCheckResult(passed=False, severity=severity, metadata={"why": error.message})
         age = None if newest is None else now - newest
         facts: dict[str, Any] = {"now": moment(now), "allowed": spoken(allowed)}
         facts |= (

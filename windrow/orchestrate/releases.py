@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import msgspec
 
 from windrow.errors import ModelError, NotFoundError
 from windrow.models.service import PredictionService
+from windrow.orchestrate.checks import gate_results
 from windrow.orchestrate.factories import Events
-from windrow.orchestrate.facts import Metadata
+from windrow.orchestrate.facts import Metadata, comparison
 from windrow.orchestrate.resources import Stores
+from windrow.schema import fingerprint
 
 if TYPE_CHECKING:
     from windrow.models.bundle import Bundle
@@ -82,5 +85,47 @@ def make_release(
     estimator: Any = None,
     extra: Metadata | None = None,
 ) -> Events:
-    """Train (or take `estimator`), compile, judge and register; deploy the release if every gate is cleared."""
-    yield NotImplemented
+    """Train (or take `estimator`), compile, prove, judge and register; yield the gates' checks and the release.
+
+    A candidate that fails a gate is kept in the registry with its figures, is not deployed, and leaves
+    no materialisation.
+    """
+    from windrow.models.training import train
+
+    release = train(service, dataset, registry=registry(stores), metadata=stores.metadata, estimator=estimator)
+    yield from gate_results(service, release.gates)
+    if not release.passed:
+        failed = "; ".join(gate.why for gate in release.gates if not gate.passed)
+        raise ModelError(
+            f"release {release.id!r} does not clear its gates: {failed}",
+            exists=f"Live is {stores.metadata.live(service.name) or 'none'}",
+            next_step="improve features or model and train again, or change the gate",
+        )
+    facts = {**_release_facts(release), **_picture(service, dataset, release, stores), **(extra or {})}
+    yield dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(_content(release)))
+
+
+def _content(release: "Release") -> str:
+    # Training the same rows in the same way gives the same files: then nothing below is out of date.
+    models = {name: digest for name, digest in release.files.items() if name.startswith("model.")}
+    return fingerprint([models, release.view_fingerprint])
+
+
+def _release_facts(release: "Release") -> Metadata:
+    numbers = {n: v for n, v in release.metrics.items() if isinstance(v, int | float)}
+    shown = {name: dg.MetadataValue.float(float(value)) for name, value in numbers.items()}
+    facts: Metadata = {"release": release.id, "metrics": comparison(numbers, release.baseline), **shown}
+    facts |= {f"baseline {name}": value for name, value in release.baseline.items() if name in numbers}
+    facts |= {"answers with": release.backend, "parity": dg.MetadataValue.json(release.parity)}
+    facts |= {"why not compiled": release.backend_reason} if release.backend_reason else {}
+    return {**facts, "dataset": release.dataset.id, "dataset rows": release.dataset.rows}
+
+
+def _picture(service: PredictionService, dataset: "TrainingDataset", release: "Release", stores: Stores) -> Metadata:
+    from windrow.models.dataset import load_split
+    from windrow.orchestrate.plots import picture
+
+    test = load_split(dataset, release.contract, "test")
+    predicted = registry(stores).load(release.id).predict(test.frame)
+    drawn = picture(predicted, test.y, binary=service.label.binary)
+    return {} if drawn is None else {"test split": drawn}

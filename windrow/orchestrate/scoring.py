@@ -1,7 +1,5 @@
 """Batch scoring: the spine rows of a stretch of time, their vectors, the live release's answers."""
 
-import hashlib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,78 +43,71 @@ def score(service: PredictionService, stores: Stores, *, span: tuple[int, int] |
     NotFoundError
         If the service has no release yet.
     """
+    from windrow.models.content import content_hash
     from windrow.stores.sinks import write_sink
 
     assert service.batch is not None
     bundle = live_bundle(service, stores)
-    spine = _spine(service, stores, span, now)
-    rows = predict(service, stores, bundle, spine)
+    spine = newest_rows(service, stores, now=now) if span is None else day_rows(service, stores, span, now=now)
+    answered = predict(service, stores, bundle, spine)
+    rows = _with_known_at(answered, now)
     home = stores.settings.home
     writes = [write_sink(s, service.name, rows, lake=stores.lake, home=home, day=span) for s in service.batch.sinks]
-    return Scored(rows, bundle.id, writes, _content(rows))
+    # The same answers given again, later, are the same data: the hash leaves out when they were given.
+    return Scored(rows, bundle.id, writes, content_hash(answered)[:16])
+
+
+def day_rows(service: PredictionService, stores: Stores, span: tuple[int, int], *, now: int) -> "pa.Table":
+    """Return the spine rows of `span` up to and with `now`."""
+    from windrow.models.spine import spine_rows
+    from windrow.stores.engine import engine
+
+    return spine_rows(service, stores.lake, engine(), start=span[0], end=min(span[1], now + 1), now=now)
+
+
+def newest_rows(service: PredictionService, stores: Stores, *, now: int) -> "pa.Table":
+    """Return the newest spine row of everybody that predictions are about."""
+    from windrow.models.spine import entity_fields, spine_rows
+    from windrow.stores.engine import engine
+
+    rows = spine_rows(service, stores.lake, engine(), now=now)
+    fields = entity_fields(service)
+    return rows.take(last_of_each(rows, fields)) if fields else rows
+
+
+def last_of_each(rows: "pa.Table", fields: list[str]) -> "pa.Array":
+    """Return the positions of each key's last row, in order; `rows` are ordered by time.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> last_of_each(pa.table({"id": [1, 2, 1]}), ["id"]).to_pylist()
+    [1, 2]
+    """
+    import pyarrow as pa
+
+    placed = rows.select(fields).append_column("place", pa.array(np.arange(rows.num_rows)))
+    last = placed.group_by(fields).aggregate([("place", "max")])
+    return pa.array(np.sort(last.column("place_max").to_numpy()))
 
 
 def predict(service: PredictionService, stores: Stores, bundle: "Bundle", spine: "pa.Table") -> "pa.Table":
     """Return the spine rows with ``prediction`` (float64) and ``release``, in the spine's order."""
     import pyarrow as pa
 
-    from windrow.features.arrow import to_numpy
-    from windrow.features.contract import canonical
     from windrow.features.join import view_frame
+    from windrow.models.dataset import frame_of
     from windrow.stores.engine import engine
 
-    contract = bundle.contract
     tables = {group.table_name: stores.lake.table(group.key) for group in service.view.groups}
-    framed = view_frame(engine(), contract, spine, tables, functions=bundle.functions)
-    values = {field.name: to_numpy(framed.column(field.name), field.dtype) for field in contract.features}
-    answers = bundle.predict(canonical(contract, values)) if spine.num_rows else np.empty(0)
-    rows = spine.select([f.name for f in service.view.spine.spine_fields] + [EVENT_TIME, KNOWN_AT])
-    rows = rows.append_column(PREDICTION, pa.array(answers, pa.float64()))
+    framed = view_frame(engine(), bundle.contract, spine, tables, functions=bundle.functions)
+    answers = bundle.predict(frame_of(framed, bundle.contract)) if spine.num_rows else np.empty(0)
+    rows = spine.append_column(PREDICTION, pa.array(answers, pa.float64()))
     return rows.append_column(RELEASE, pa.array([bundle.id] * rows.num_rows, pa.string()))
 
 
-def _spine(service: PredictionService, stores: Stores, span: tuple[int, int] | None, now: int) -> "pa.Table":
-    from windrow.models.dataset import spine_rows
-    from windrow.stores.engine import engine
-
-    if span is None:
-        rows = spine_rows(service, stores.lake, engine(), now=now)
-        return newest(rows, keys=_keys(service))
-    # The end of a day is not part of it; what the clock has not reached yet is not there to be scored.
-    return spine_rows(service, stores.lake, engine(), start=span[0], end=min(span[1] - 1, now), now=now)
-
-
-def newest(rows: "pa.Table", *, keys: Sequence[str]) -> "pa.Table":
-    """Return the newest row of each key, in the order of `rows`; of equal times the later row.
-
-    Examples
-    --------
-    >>> import pyarrow as pa
-    >>> rows = pa.table({"id": [1, 2, 1], "event_time": [5, 6, 7]})
-    >>> newest(rows, keys=["id"]).to_pydict()
-    {'id': [2, 1], 'event_time': [6, 7]}
-    """
+def _with_known_at(rows: "pa.Table", now: int) -> "pa.Table":
     import pyarrow as pa
 
-    if not keys:
-        return rows
-    places = pa.array(np.arange(rows.num_rows))
-    ordered = rows.append_column("_place", places).sort_by([(EVENT_TIME, "ascending"), ("_place", "ascending")])
-    kept = ordered.group_by(list(keys), use_threads=False).aggregate([("_place", "last")])
-    return rows.take(pa.array(np.sort(kept.column("_place_last").to_numpy())))
-
-
-def _keys(service: PredictionService) -> list[str]:
-    """Request fields that find an entity: together they name what a prediction is about."""
-    lookups = service.view.contract.lookups
-    return list(dict.fromkeys(field for lookup in lookups for field in lookup.keys.values()))
-
-
-def _content(rows: "pa.Table") -> str:
-    import pyarrow as pa
-
-    answers = rows.drop_columns([KNOWN_AT]).combine_chunks()  # the same answers given again are the same data
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, answers.schema) as stream:
-        stream.write_table(answers)
-    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+    known = pa.repeat(pa.scalar(now, pa.int64()), rows.num_rows).cast(pa.timestamp("us", "UTC"))
+    return rows.add_column(rows.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)

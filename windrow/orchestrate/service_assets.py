@@ -247,7 +247,8 @@ def _drift_facts(report: "DriftReport", stores: Stores) -> Metadata:
     base = address.read_text(encoding="utf-8").strip() if address.is_file() else _DEFAULT_ADDRESS
     facts = as_metadata(report)
     columns = facts.pop("columns")
-    shown = {name: value for name, value in facts.items() if value not in ("", None)}
+    shown = {name: value for name, value in facts.items() if value not in ("", None, [])}
+    shown |= {} if report.judged else {"skipped because": report.why}
     return {
         **shown,
         "verdicts": dg.MetadataValue.json(columns),

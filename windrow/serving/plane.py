@@ -73,7 +73,7 @@ class Plane:
         vectors = service.transformer.vectors(rows.values, times, now=now)
         service.check_known(vectors)
         gathered = _clock()
-        outputs = _numbers((await service.predictor.predict(vectors)).tolist())
+        outputs = _numbers(await service.predictor.predict(vectors))
         stages = _stages(begin, validated, gathered, _clock())
         self._log.append(
             _predictions(service, request_id, rows, times, vectors=vectors, outputs=outputs, now=now, stages=stages)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.errors import ModelError, RequestError
 from windrow.models.bundle import Bundle
-from windrow.models.runtime import OnnxModel
+from windrow.models.runtime import MATRIX_INPUT, OnnxModel
 from windrow.serving.transformer import Vectors
 
 
 class Predictor(Protocol):
-    """Answers vectors of n rows with float64 of shape (n,)."""
+    """Answers vectors of n rows with n numbers."""
 
-    async def predict(self, vectors: Vectors) -> NDArray[np.float64]:
+    async def predict(self, vectors: Vectors) -> list[float]:
         """Return the probability of class 1, or the value; raise `RequestError` where there is none."""
         ...
 
@@ -35,18 +35,21 @@ class CompiledPredictor:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+        self._bundle, model = bundle, bundle.model
         self._matrix = bundle.matrix_input and bundle.contract.numeric
-        self._model = bundle.model
+        self._one: _OneRow | None = None
+        if self._matrix and isinstance(model, OnnxModel):
+            self._one = _OneRow(model, len(bundle.contract.features), classes=bundle.release.task == "classification")
 
-    async def predict(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Return the probability of class 1, or the value, as float64 of shape (n,)."""
+    async def predict(self, vectors: Vectors) -> list[float]:
+        """Return the probability of class 1, or the value, of each row."""
+        matrix = vectors.matrix
         try:
-            if self._matrix and vectors.matrix is not None:
-                if vectors.finite and isinstance(self._model, OnnxModel):
-                    return self._model.predict_matrix(vectors.matrix)  # nothing that a bundle could refuse
-                return self._bundle.predict_matrix(vectors.matrix)
-            return self._bundle.predict(vectors.frame)
+            if matrix is None or not self._matrix:
+                return _plain(self._bundle.predict(vectors.frame))
+            if self._one is not None and len(vectors.lists) == 1 and vectors.finite:
+                return [self._one.predict(matrix)]  # a bundle refuses missing and infinite values only
+            return _plain(self._bundle.predict_matrix(matrix))
         except ModelError as error:
             raise value_refused(error.what, error.next_step) from error
 
@@ -54,6 +57,35 @@ class CompiledPredictor:
         """Nothing to give back: the session ends with its last user."""
 
 
+class _OneRow:
+    """One row through ONNX Runtime with input and output bound once: half the cost of an ordinary call.
+
+    For one thread: the event loop's.
+    """
+
+    def __init__(self, model: OnnxModel, width: int, *, classes: bool) -> None:
+        import onnxruntime
+
+        session = model._session
+        name = session.get_outputs()[-1].name
+        self._input = np.zeros((1, width), dtype=np.float32)
+        self._output = np.ascontiguousarray(session.run([name], {MATRIX_INPUT: self._input})[0])
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(MATRIX_INPUT, onnxruntime.OrtValue.ortvalue_from_numpy(self._input))
+        self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(self._output))
+        self._run, self._place = session.run_with_iobinding, int(classes)
+
+    def predict(self, matrix: NDArray[np.float32]) -> float:
+        self._input[:] = matrix
+        self._run(self._binding)
+        return float(self._output.item(self._place))
+
+
 def value_refused(what: str, next_step: str) -> RequestError:
     """Return the error for a row that the model does not take."""
     return RequestError(422, "value-refused", what, where="$", next_step=next_step)
+
+
+def _plain(outputs: NDArray[Any]) -> list[float]:
+    made: list[float] = outputs.tolist()
+    return made

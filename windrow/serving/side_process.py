@@ -82,14 +82,16 @@ class SidePredictor:
         """Process id of the child."""
         return self._child.pid
 
-    async def predict(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Return the probability of class 1, or the value, as float64 of shape (n,)."""
+    async def predict(self, vectors: Vectors) -> list[float]:
+        """Return the probability of class 1, or the value, of each row."""
         if self._waiting >= _WAITING:
             raise RequestError(503, "overloaded", "The model has more callers than it can answer in time", next_step="try again, with fewer requests at once")
         self._waiting += 1
         try:
             until = time.monotonic() + self._deadline
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.ask, vectors.frame, until)
+            ask = asyncio.get_running_loop().run_in_executor(self._pool, self.ask, vectors.frame, until)
+            outputs: list[float] = (await ask).tolist()
+            return outputs
         finally:
             self._waiting -= 1
 

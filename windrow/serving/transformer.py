@@ -262,12 +262,13 @@ class _Function:
     inputs: list[tuple[str, str, int]]  # parameter, dtype, place (-1: the row's time)
     parameters: tuple[str, ...]
     numeric: bool
+    text: bool
 
     @classmethod
     def of(cls, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> _Function:
         inputs = [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()]
         numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in inputs)
-        return cls(spec, call, inputs, tuple(spec.inputs), numeric)
+        return cls(spec, call, inputs, tuple(spec.inputs), numeric, spec.dtype == "string")
 
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
@@ -278,7 +279,11 @@ class _Function:
             given = dict(zip(self.parameters, arrays, strict=True))
         else:
             given = {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in inputs}
-        for row, value in zip(flat, compute(self.spec, self.call, given).tolist(), strict=True):
+        made = self.call(**given)
+        # What a function of numbers usually returns needs no conversion: the whole vector is rounded at once.
+        if self.text or type(made) is not np.ndarray or made.dtype != np.float64 or made.shape != (len(flat),):
+            made = compute(self.spec, lambda **_: made, given)
+        for row, value in zip(flat, made.tolist(), strict=True):
             row.append(value)
 
 

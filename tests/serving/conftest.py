@@ -1,0 +1,106 @@
+"""Workers over tiny projects, and a caller of ASGI apps that needs no server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.serving import world
+from windrow.serving.asgi import WindrowMiddleware
+from windrow.serving.worker import Worker
+from windrow.settings import Settings
+
+
+class Answered(NamedTuple):
+    """What an ASGI app sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Caller:
+    """Calls a middleware as a server would."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.app = WindrowMiddleware(_nothing_inside, worker=worker)
+
+    def __call__(
+        self, method: str, path: str, body: Any = b"", *, chunks: Sequence[bytes] | None = None, length: str | None = None
+    ) -> Answered:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        parts = [data] if chunks is None else list(chunks)
+        headers = [(b"content-length", (length or str(len(data))).encode())] if chunks is None else []
+        return asyncio.run(self._call(method, path, parts, headers))
+
+    def predict(self, body: Any, service: str = "fraud") -> Answered:
+        return self("POST", f"/v1/{service}/predict", body)
+
+    async def _call(self, method: str, path: str, parts: list[bytes], headers: list[Any]) -> Answered:
+        waiting = [{"type": "http.request", "body": p, "more_body": i + 1 < len(parts)} for i, p in enumerate(parts)]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            if not waiting:
+                await asyncio.sleep(30)
+            return waiting.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.app({"type": "http", "method": method, "path": path, "headers": headers}, receive, send)
+        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Answered(sent[0]["status"], found, sent[1]["body"])
+
+
+async def _nothing_inside(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("the middleware must answer every HTTP request itself")
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def settings_in(folder: Path) -> Settings:
+    """Settings whose every writable place is under `folder`."""
+    return Settings.read({"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder / "no-data")})
+
+
+@pytest.fixture(scope="session")
+def fraud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """One running worker with the service fraud (ONNX), shared: for tests that change nothing but the log."""
+    settings = settings_in(tmp_path_factory.mktemp("fraud"))
+    world.publish(settings)
+    world.release_fraud(settings)
+    yield from _running(settings)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Caller]:
+    """A running worker of this test's own, with nothing released."""
+    settings = settings_in(tmp_path)
+    world.publish(settings)
+    yield from _running(settings, ready=False)
+
+
+def _running(settings: Settings, *, ready: bool = True) -> Iterator[Caller]:
+    worker = Worker(settings, committer=False)
+    worker.start()
+    eventually(lambda: worker.live.ready if ready else worker.live.loaded)
+    yield Caller(worker)
+    worker.close()

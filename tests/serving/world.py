@@ -1,0 +1,126 @@
+"""A tiny project that was trained, released and published: what a worker needs to answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from windrow.features.contract import Contract, Lookup, OnDemand
+from windrow.models.bundle import MODEL_FILES, golden_pairs
+from windrow.models.registry import Registry
+from windrow.models.release import DatasetRef, Release, sha256
+from windrow.models.runtime import MATRIX_INPUT, SklearnModel
+from windrow.schema import Field
+from windrow.settings import Settings
+from windrow.stores.metadata import Metadata
+from windrow.stores.online import Row, open_online
+
+NOW = 1_000_000_000
+DAY = 86_400_000_000
+SOURCE = """
+import numpy as np
+
+def distance(x, y):
+    return np.abs(x - y)
+"""
+CARD = Lookup("card_v1", "f", {"card_id": "card_id"}, {"limit": "limit", "card.x": "x"}, {"limit": "float64", "card.x": "float64"}, ttl=DAY)
+DISTANCE = OnDemand("distance", "distance", "float32", {"x": "request.x", "y": "stored.card.x"}, {"x": "float64", "y": "float64"})
+FRAUD = Contract(
+    view="fraud",
+    spine="payments",
+    request=(Field("card_id", "int64"), Field("amount", "float64"), Field("x", "float64")),
+    optional=(Field("payment_id", "int64"),),
+    lookups=(CARD,),
+    on_demand=(DISTANCE,),
+    features=(Field("limit", "float64"), Field("amount", "float64"), Field("distance", "float32")),
+    on_demand_source=SOURCE,
+)
+CHURN = Contract(
+    view="churn",
+    spine="customers",
+    request=(Field("customer_id", "string"),),
+    optional=(),
+    lookups=(Lookup("customer_v1", "f", {"customer_id": "customer_id"}, {"plan": "plan", "months": "months"}, {"plan": "string", "months": "int64"}),),
+    on_demand=(),
+    features=(Field("plan", "string"), Field("months", "int64")),
+)
+GOOD = {"card_id": 1, "amount": 20.0, "x": 4.0}
+
+
+def publish(settings: Settings) -> None:
+    """Fill the online store: cards 1 (ordinary), 2 (a null limit), 3 (expired); customers anna and ben."""
+    with open_online(settings.online, write=True) as store:
+        cards = {1: Row(NOW, NOW, 1, (500.0, 1.5)), 2: Row(NOW, NOW, 2, (None, 1.5)), 3: Row(NOW - 2 * DAY, NOW - 2 * DAY, 3, (9.0, 0.0))}
+        store.write("card_v1", ["limit", "x"], [((key,), row) for key, row in cards.items()])
+        customers = {"anna": Row(NOW, NOW, 1, (24, "gold")), "ben": Row(NOW, NOW, 2, (1, None))}
+        store.write("customer_v1", ["months", "plan"], [((key,), row) for key, row in customers.items()])
+    metadata = Metadata(settings.metadata)
+    metadata.record_span("payments", first=0, last=NOW, known=NOW, rows=3)
+    metadata.record_span("other", first=0, last=NOW, known=NOW + 10**15, rows=1)
+    metadata.close()
+
+
+def release_fraud(settings: Settings, number: int = 1, *, shift: float = 0.0, promote: bool = True, **facts: Any) -> str:
+    """Release a logistic regression in ONNX whose answer moves with `shift`."""
+    import warnings
+
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+
+    model = _logistic(shift)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = convert_sklearn(model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}})
+    inputs = np.array([[500, 20, 2.5], [1, 2, 3]], dtype=np.float32)
+    frame = dict(zip(FRAUD.feature_names, inputs.T, strict=True))
+    outputs = model.predict_proba(inputs)[:, 1]
+    return _register(settings, FRAUD, f"fraud-{number}", made.SerializeToString(), golden_pairs(frame, outputs), promote=promote, number=number, **facts)
+
+
+def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) -> str:
+    """Release a pipeline with one-hot encoding that stays in scikit-learn."""
+    import pandas as pd
+    from skops.io import dumps
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = {"plan": np.array(["gold", "basic", "(missing)", "gold"], dtype=object), "months": np.array([24, 1, 2, 30], dtype=np.float32)}
+    encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
+    model = make_pipeline(encoder, LogisticRegression()).fit(pd.DataFrame(frame), [0, 1, 1, 0])
+    outputs = SklearnModel(model, task="classification").predict(frame)
+    return _register(settings, CHURN, f"churn-{number}", dumps(model), golden_pairs(frame, outputs), backend="sklearn", layout="columns", promote=promote, number=number, unknown_entity="predict")
+
+
+def _logistic(shift: float) -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    inputs = np.array([[0, 0, 0], [500, 20, 2.5]], dtype=np.float32)
+    model = make_pipeline(SimpleImputer(strategy="constant", fill_value=0), LogisticRegression()).fit(inputs, [0, 1])
+    model[-1].coef_ = np.array([[0.001, 0.01, 0.1]])
+    model[-1].intercept_ = np.array([shift])
+    return model
+
+
+def _register(settings: Settings, contract: Contract, id: str, payload: bytes, golden: Any, *, promote: bool, number: int, backend: Any = "onnx", layout: Any = "matrix", **facts: Any) -> str:
+    files = {MODEL_FILES[backend]: payload, "contract.json": msgspec.json.encode(contract), "golden.json": msgspec.json.encode(golden), "environment.txt": b"windrow\n"}
+    values: dict[str, Any] = {"parity": {}, "metrics": {"auc": 0.9}, "baseline": {"auc": 0.5}, "sources": ("payments",), **facts}
+    release = Release(
+        id=id, service=contract.view, number=number, created_at=time.time_ns() // 1000, task="classification", contract=contract, label={},
+        view_fingerprint=contract.fingerprint, groups={}, seq=0, dataset=DatasetRef(id="d", hash="h", rows=2, kind="view", now=NOW, splits={}),
+        backend=backend, layout=layout, gates=[], files={name: sha256(data) for name, data in files.items()},
+        on_demand_sha256=sha256(contract.on_demand_source.encode()), environment={}, **values,
+    )  # fmt: skip
+    metadata = Metadata(settings.metadata)
+    registry = Registry(metadata, settings.folder("releases"))
+    registry.register(release, files)
+    if promote:
+        registry.promote(contract.view, id, reason="test")
+    metadata.close()
+    return id

@@ -1,0 +1,97 @@
+"""``windrow demo``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windrow.commands.screen import command as declare
+from windrow.commands.screen import console, say, show, show_json
+
+if TYPE_CHECKING:
+    from windrow.demo import Result, Tell
+
+
+@declare("windrow demo\nwindrow demo --drift")
+@click.option("--drift", is_flag=True, help="Plant drift in the requests: it must be noticed.")
+@click.pass_context
+def command(ctx: click.Context, *, drift: bool, as_json: bool) -> None:
+    """Run every service the whole way round and show what came of it.
+
+    From its sources over features, training dataset, model, release, batch predictions, predictions over HTTP,
+    prediction log and outcomes to the drift report. Exits with 0 only if all of it holds.
+    """
+    from windrow.demo import home_of, tell_story
+    from windrow.settings import Settings
+
+    settings, begin = home_of(Settings.read(), drift=drift), time.monotonic()
+    with _Teller(as_json=as_json) as tell:
+        results = tell_story(settings, drift=drift, tell=tell)
+    problems = [f"{result.service}: {problem}" for result in results for problem in result.problems]
+    if as_json:
+        rows = [{name: getattr(result, name) for name in result.__struct_fields__} for result in results]
+        show_json({"services": rows, "seconds": time.monotonic() - begin, "problems": problems})
+    else:
+        show(
+            [_row(result) for result in results], as_json=False, title=f"All of it, in {time.monotonic() - begin:.0f} s"
+        )
+        _close(results, problems, drift=drift)
+    ctx.exit(1 if problems else 0)
+
+
+class _Teller:
+    """Says what is being done while it is, and keeps a line with the seconds it took."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True) if as_json else console()
+        self._status = self._console.status("")
+        self._text, self._begin = "", 0.0
+
+    def __enter__(self) -> Tell:
+        self._status.start()
+        return self.tell
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+        self._finish("stopped at: " if error[0] else "")
+
+    def tell(self, text: str) -> None:
+        self._finish()
+        self._text, self._begin = text, time.monotonic()
+        self._status.update(text)
+
+    def _finish(self, mark: str = "") -> None:
+        if self._text:
+            self._console.print(f"{time.monotonic() - self._begin:6.1f} s  {mark}{self._text}")
+
+
+def _row(result: Result) -> dict[str, Any]:
+    return {
+        "service": result.service,
+        "rows": result.rows,
+        "features": result.features,
+        "metric": f"{result.metric} {result.value:.4g}",
+        "baseline": None if result.baseline is None else f"{result.baseline:.4g}",
+        "release": f"{result.release} ({result.backend})",
+        "written": result.written,
+        "p50 / p99": None if result.p50_us is None else f"{result.p50_us:.0f} / {result.p99_us:.0f} us",
+        "outcomes": f"{result.outcomes:,} -> {result.learned:,} rows" if result.outcomes else "none due yet",
+        "drift": result.drift,
+    }
+
+
+def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
+    if drift and not problems:
+        say("The planted drift was noticed in every service: the check failed, as it should.")
+    for problem in problems:
+        say(f"[red]Does not hold:[/red] {problem}")
+    say("")
+    say("  make up     Dagster (every asset, with lineage) and the online service, until Ctrl-C")
+    say("  make lab    JupyterLab on notebooks/")
+    for result in results:
+        if result.asked:
+            say(f"  windrow releases {result.service}")

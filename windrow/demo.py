@@ -1,0 +1,277 @@
+"""The whole way round, as a story: declared, materialised, released, served, logged, judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from windrow.discover import services as find_services
+from windrow.errors import NotFoundError
+from windrow.orchestrate.resources import Stores
+from windrow.orchestrate.run import run_service
+from windrow.serving.run import start
+from windrow.settings import Settings
+from windrow.traffic import Answer, Pool, Sender
+
+if TYPE_CHECKING:
+    from windrow.models.release import Release
+    from windrow.models.service import PredictionService
+
+WARM, REQUESTS, OUTCOMES = 100, 2000, 500
+_SKEWED_SHARE = 0.1  # planted drift: only the tenth of the keys with the highest answers asks
+
+Tell = Callable[[str], None]
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What came of one service.
+
+    Attributes
+    ----------
+    rows, features
+        Of the training dataset.
+    metric, value, baseline
+        The first metric that the service is held to, of the model and of the naive prediction.
+    written, asked
+        Predictions in the sinks, and answers over HTTP in this run.
+    p50_us, p99_us
+        What a caller on one kept-alive connection waited, in microseconds.
+    outcomes, learned
+        Outcomes sent back, and rows of the training dataset made from the log and them.
+    drift
+        The verdict in a few words.
+    problems
+        What did not hold; nothing when all is well.
+    """
+
+    service: str
+    rows: int
+    features: int
+    metric: str
+    value: float
+    baseline: float | None
+    release: str
+    backend: str
+    written: int
+    asked: int
+    p50_us: float | None
+    p99_us: float | None
+    outcomes: int
+    learned: int
+    drift: str
+    problems: list[str]
+
+
+class _Asked(NamedTuple):
+    """What was sent to one service; `lost` counts answers that the log does not have."""
+
+    answers: list[Answer]
+    outcomes: int
+    lost: int
+
+
+class _Verdict(NamedTuple):
+    """What the monitors of one service said: the columns that changed, and how many were judged."""
+
+    changed: list[str]
+    judged: int
+
+
+def home_of(settings: Settings, *, drift: bool) -> Settings:
+    """Return the settings of a demo: planted drift goes to a home of its own, as logs are never rewritten.
+
+    Examples
+    --------
+    >>> settings = Settings.read({"WINDROW_HOME": "/tmp/w"})
+    >>> home_of(settings, drift=True).lake
+    '/tmp/w-drift/lake'
+    """
+    if not drift:
+        return settings
+    kept = {"WINDROW_DATA": str(settings.data), "WINDROW_PROJECT": str(settings.project)}
+    return Settings.read({**kept, "WINDROW_HOME": f"{settings.home}-drift"})
+
+
+def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda text: None) -> list[Result]:
+    """Run every service of the project from its sources to its drift report.
+
+    Parameters
+    ----------
+    drift
+        Whether to plant drift: then a monitor that does not notice it is a problem.
+    tell
+        Called with what is being done, in words.
+
+    Raises
+    ------
+    WindrowError
+        If a step cannot be done at all; what merely does not hold is in `Result.problems`.
+    """
+    os.environ.update(settings.environ())  # for the steps that start processes, such as notebooks
+    found = find_services(project=settings.project)
+    stores = Stores(settings)
+    for service in found.values():
+        _materialise(service, settings, tell)
+    online = {name: service for name, service in found.items() if service.online}
+    tell("starting the online service")
+    with start(settings) as running, Sender(running.url) as sender:
+        asked = {name: _ask(s, stores, sender, drift=drift, tell=tell) for name, s in online.items()}
+    results = []
+    for name, service in found.items():
+        learned = _learn(service, stores, asked[name].outcomes if name in asked else 0, tell)
+        verdict = _watch(service, settings, tell)
+        results.append(_result(service, stores, asked.get(name), verdict, learned=learned, drift=drift))
+    return results
+
+
+def _materialise(service: PredictionService, settings: Settings, tell: Tell) -> None:
+    name = service.name
+    keys = ["sources/*", "features/*", f"{name}/training_dataset", f"{name}/model"]
+    keys += [f"{name}/predictions"] if service.batch else []
+    run_service(name, settings, select=keys, partitions="all" if _by_day(service) else None, on_step=_told(tell))
+
+
+def _by_day(service: PredictionService) -> bool:
+    return service.batch is not None and service.batch.rows == "day"
+
+
+def _told(tell: Tell) -> Callable[[str, str], None]:
+    return lambda key, state: tell(f"making {key}") if state == "started" else None
+
+
+def _ask(service: PredictionService, stores: Stores, sender: Sender, *, drift: bool, tell: Tell) -> _Asked:
+    name, before = service.name, _logged(service, stores)
+    now = stores.now(service.sources)
+    pool = Pool.of(service, stores.lake, now=now)
+    tell(f"{name}: {REQUESTS:,} predictions over HTTP")
+    for row in pool.requests(WARM, seed=1):
+        sender.predict(name, row)
+    rows = _skewed(name, pool, sender) if drift else pool.requests(REQUESTS)
+    answers = [sender.predict(name, row) for row in rows]
+    tell(f"{name}: outcomes that are known by now")
+    outcomes = 0 if pool.ahead else _send_outcomes(service, stores, sender, pool, now=now)
+    lost = sender.predicted[name] - (_logged(service, stores) - before)
+    return _Asked(answers, outcomes, lost)
+
+
+def _skewed(name: str, pool: Pool, sender: Sender) -> list[dict[str, Any]]:
+    """Ask once about every key, and return requests of those with the highest answers only."""
+    present = pool.present()
+    values = [sender.predict(name, row).value for row in present]
+    ranked = [row for _, row in sorted(zip(values, present, strict=True), key=lambda pair: -pair[0])]
+    kept = ranked[: max(1, int(len(ranked) * _SKEWED_SHARE))]
+    return [kept[i % len(kept)] for i in range(REQUESTS)]
+
+
+def _send_outcomes(service: PredictionService, stores: Stores, sender: Sender, pool: Pool, *, now: int) -> int:
+    """Ask about rows whose outcome is known by now, at their own times, and send what became true."""
+    import pyarrow.compute as pc
+
+    from windrow.models.labels import label_rows
+    from windrow.stores.engine import engine
+
+    labelled = label_rows(service, stores.lake, engine(), pool.spine, now=now)
+    known = labelled.filter(pc.equal(labelled["label_state"], "known")).slice(0, OUTCOMES)
+    answers = [sender.predict(service.name, row) for row in pool.past(known)]
+    labels = known["label"].to_pylist()
+    return sender.outcomes(service.name, [(a.request_id, v) for a, v in zip(answers, labels, strict=True)])
+
+
+def _learn(service: PredictionService, stores: Stores, outcomes: int, tell: Tell) -> int:
+    """Build the training dataset of the flywheel, from logged vectors and outcomes; return its rows."""
+    from windrow.models.dataset import dataset_from_log
+
+    if not outcomes:
+        return 0
+    tell(f"{service.name}: a training dataset from the log")
+    metadata, now = stores.metadata, stores.now(service.sources)
+    usual = metadata.datasets(service.name)[-1]
+    made = dataset_from_log(service, stores.lake, stores.log, metadata, now=now, home=stores.settings.home)
+    # What notebooks load by name stays the dataset that the live release was made from.
+    metadata.add_dataset(usual["id"], service.name, usual)
+    return made.rows
+
+
+def _watch(service: PredictionService, settings: Settings, tell: Tell) -> _Verdict | None:
+    from windrow.monitoring.drift import load_report
+
+    if not (service.monitors and service.online):
+        return None
+    run_service(service.name, settings, select=[f"{service.name}/monitoring/*"], on_step=_told(tell))
+    reports = [load_report(settings.folder("reports"), service.name, monitor.name) for monitor in service.monitors]
+    changed = [column.feature for report in reports for column in report.found()]
+    return _Verdict(changed, sum(report.judged for report in reports))
+
+
+def _result(
+    service: PredictionService, stores: Stores, asked: _Asked | None, verdict: _Verdict | None, **more: Any
+) -> Result:
+    release, metric = _released(service, stores), _metric(service)
+    waits = sorted(answer.micros for answer in asked.answers) if asked else []
+    drift: bool = more.pop("drift")
+    return Result(
+        service=service.name,
+        rows=release.dataset.rows,
+        features=len(release.contract.features),
+        metric=metric,
+        value=release.metrics[metric],
+        baseline=release.baseline.get(metric),
+        release=release.id,
+        backend=release.backend,
+        written=_written(service, stores),
+        asked=len(waits),
+        p50_us=_share(waits, 0.5),
+        p99_us=_share(waits, 0.99),
+        outcomes=asked.outcomes if asked else 0,
+        drift=_spoken(verdict),
+        problems=[*_lost(asked), *_unexpected(verdict, drift=drift)],
+        **more,
+    )
+
+
+def _released(service: PredictionService, stores: Stores) -> Release:
+    from windrow.models.registry import Registry
+
+    found = Registry(stores.metadata, stores.settings.folder("releases")).live(service.name)
+    if found is None:
+        raise NotFoundError(f"service {service.name!r} has no release", next_step=f"run windrow run {service.name}")
+    return found
+
+
+def _metric(service: PredictionService) -> str:
+    return service.gates[0].metric if service.gates else service.metrics[0]
+
+
+def _written(service: PredictionService, stores: Stores) -> int:
+    table = stores.lake.table(f"{service.name}/predictions")
+    return table.stats().rows if table.exists else 0
+
+
+def _logged(service: PredictionService, stores: Stores) -> int:
+    return int(stores.log.table(service.name).num_rows)
+
+
+def _share(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+
+def _spoken(verdict: _Verdict | None) -> str:
+    if verdict is None:
+        return "not watched"
+    if verdict.changed:
+        shown = ", ".join(verdict.changed[:3])
+        return f"DRIFT: {shown}" + (f" and {len(verdict.changed) - 3} more" if len(verdict.changed) > 3 else "")
+    return f"none in {verdict.judged} columns" if verdict.judged else "too few rows"
+
+
+def _lost(asked: _Asked | None) -> list[str]:
+    return [f"{asked.lost} answers are not in the prediction log"] if asked and asked.lost else []
+
+
+def _unexpected(verdict: _Verdict | None, *, drift: bool) -> list[str]:
+    if verdict is None or bool(verdict.changed) == drift:
+        return []
+    return ["the planted drift was not noticed" if drift else "drift was found, and none was planted"]

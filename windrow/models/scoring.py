@@ -1,0 +1,91 @@
+"""Batch scoring: the answers of a release for many spine rows at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from windrow.models.bundle import Bundle
+from windrow.models.dataset import frame_of
+from windrow.models.spine import entity_fields, spine_rows
+from windrow.schema import EVENT_TIME, KNOWN_AT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ibis.backends import BaseBackend
+
+    from windrow.models.service import PredictionService
+    from windrow.stores.lake import Lake
+
+PREDICTION, RELEASE, STATUS = "prediction", "release", "status"
+
+
+def score(
+    service: PredictionService, bundle: Bundle, lake: Lake, con: BaseBackend, *, start: int, end: int, now: int
+) -> pa.Table:
+    """Return the answers for every spine row in [start, end), none later than `now`.
+
+    Parameters
+    ----------
+    bundle
+        Its own contract decides which groups are read and how; the service only says which rows.
+    start, end, now
+        UTC microseconds.
+
+    Returns
+    -------
+    pyarrow.Table
+        The spine's fields, ``event_time``, ``known_at`` (`now`), ``prediction`` (float64; null where
+        the model does not take the row's missing values), ``release``, and ``status`` (int8): the
+        worst `Status` over the row's look-ups.
+    """
+    spine = spine_rows(service, lake, con, start=start, end=min(end, now + 1), now=now)
+    return answered(bundle, lake, con, spine, now=now)
+
+
+def score_latest(service: PredictionService, bundle: Bundle, lake: Lake, con: BaseBackend, *, now: int) -> pa.Table:
+    """Return the answers for the newest spine row of each key, as `score` does."""
+    spine = newest_rows(spine_rows(service, lake, con, now=now), entity_fields(service))
+    return answered(bundle, lake, con, spine, now=now)
+
+
+def newest_rows(spine: pa.Table, keys: list[str]) -> pa.Table:
+    """Return the last row of each key; the spine is ordered by time.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> newest_rows(pa.table({"id": [1, 2, 1], "n": [1, 2, 3]}), ["id"])["n"].to_pylist()
+    [2, 3]
+    """
+    import pyarrow as pa
+
+    if not keys:
+        return spine
+    placed = spine.select(keys).append_column("place", pa.array(np.arange(spine.num_rows)))
+    last = placed.group_by(keys).aggregate([("place", "max")])["place_max"]
+    return spine.take(pa.array(np.sort(last.to_numpy())))
+
+
+def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, now: int) -> pa.Table:
+    """Return `spine` with ``known_at``, ``prediction``, ``release`` and ``status``, in its order."""
+    import pyarrow as pa
+
+    from windrow.features.join import status_column, view_frame
+
+    contract = bundle.contract
+    tables = {lookup.group: lake.table(f"features/{lookup.group}") for lookup in contract.lookups}
+    framed = view_frame(con, contract, spine, tables, functions=bundle.functions)
+    frame = frame_of(framed, contract)
+    refused = bundle.refused(frame)
+    answers = np.full(spine.num_rows, np.nan)
+    if not refused.all():
+        answers[~refused] = bundle.predict({name: values[~refused] for name, values in frame.items()})
+    statuses = [framed[status_column(lookup)].to_numpy() for lookup in contract.lookups]
+    worst = np.max(statuses, axis=0, initial=0) if statuses else np.zeros(spine.num_rows)
+    known = pa.repeat(pa.scalar(now, pa.int64()), spine.num_rows).cast(pa.timestamp("us", "UTC"))
+    made = spine.add_column(spine.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)
+    made = made.append_column(PREDICTION, pa.array(answers, pa.float64(), mask=np.isnan(answers)))
+    made = made.append_column(RELEASE, pa.array([bundle.id] * spine.num_rows, pa.string()))
+    return made.append_column(STATUS, pa.array(worst.astype(np.int8)))

@@ -1,0 +1,177 @@
+"""Real requests for a running service: rows drawn from what is stored, sent over one connection, each one measured."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+
+from windrow.clock import duration, from_micros
+from windrow.errors import StoreError
+from windrow.features.source import Every
+from windrow.schema import EVENT_TIME
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from windrow.models.service import PredictionService
+    from windrow.stores.lake import Lake
+
+_RECENT = duration("30d")
+_TIMEOUT = 30.0
+
+JsonRow = dict[str, Any]
+
+
+class Answer(msgspec.Struct):
+    """One answer: the id under which the log has it, the model's output, and what the caller waited."""
+
+    request_id: str
+    value: float
+    micros: float
+
+
+class Sender:
+    """One kept-alive connection to the online service.
+
+    Parameters
+    ----------
+    url
+        Such as ``http://127.0.0.1:3000``.
+
+    Attributes
+    ----------
+    predicted
+        How many predictions were answered, by service.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.predicted: Counter[str] = Counter()
+        address = urlsplit(url)
+        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_TIMEOUT)
+
+    def predict(self, service: str, row: JsonRow) -> Answer:
+        """Ask for one row.
+
+        Raises
+        ------
+        StoreError
+            If the service does not answer with 200; the message has its problem.
+        """
+        body = msgspec.json.encode(row)
+        begin = time.perf_counter_ns()
+        answer = self._post(f"/v1/{service}/predict", body)
+        micros = (time.perf_counter_ns() - begin) / 1000
+        self.predicted[service] += 1
+        return Answer(answer["request_id"], answer["predictions"][0]["value"], micros)
+
+    def outcomes(self, service: str, found: Sequence[tuple[str, float]]) -> int:
+        """Send what became true of requests, as (request id, value); return how many were accepted."""
+        accepted = 0
+        for start in range(0, len(found), 500):
+            items = [{"request_id": id_, "row": 0, "value": value} for id_, value in found[start : start + 500]]
+            accepted += self._post(f"/v1/{service}/outcomes", msgspec.json.encode({"outcomes": items}))["accepted"]
+        return accepted
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def _post(self, path: str, body: bytes) -> Any:
+        try:
+            self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreError(
+                f"the online service does not answer at {path}: {error}", next_step="look into its log"
+            ) from error
+        if answer.status != 200:
+            raise StoreError(
+                f"{path} was answered with {answer.status}",
+                exists=text.decode(errors="replace")[:500],
+                next_step="look into the service's log",
+            )
+        return msgspec.json.decode(text)
+
+
+class Pool:
+    """Rows that somebody could ask a service about now.
+
+    Attributes
+    ----------
+    spine
+        The rows with their own ``event_time``; for a clock, the next ticks of every key.
+    """
+
+    def __init__(self, service: PredictionService, spine: pa.Table) -> None:
+        self.service, self.spine = service, spine
+        self._fields = [field.name for field in service.view.contract.request]
+
+    @classmethod
+    def of(cls, service: PredictionService, lake: Lake, *, now: int) -> Pool:
+        """Return the rows of the last 30 days, each key's newest; for a clock, the next 24 ticks of every key."""
+        if isinstance(service.view.spine, Every):
+            return cls(service, _next_ticks(service, service.view.spine, lake, now))
+        return cls(service, _newest_rows(service, lake, now))
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the rows are times to come, and not things that happened."""
+        return isinstance(self.service.view.spine, Every)
+
+    def requests(self, count: int, *, seed: int = 0) -> list[JsonRow]:
+        """Return `count` requests drawn with replacement: about now, or about the next ticks of a clock."""
+        chosen = np.random.default_rng(seed).integers(0, self.spine.num_rows, count)
+        return list(self._rows(self.spine.take(chosen), timed=self.ahead))
+
+    def present(self) -> list[JsonRow]:
+        """Return one request about now for each key."""
+        rows = list(self._rows(self.spine, timed=False))
+        return list({msgspec.json.encode(row): row for row in rows}.values())
+
+    def past(self, rows: pa.Table) -> list[JsonRow]:
+        """Return requests about the rows' own times."""
+        return list(self._rows(rows, timed=True))
+
+    def _rows(self, rows: pa.Table, *, timed: bool) -> Iterator[JsonRow]:
+        for row in rows.select([*self._fields, EVENT_TIME]).to_pylist():
+            moment = row.pop(EVENT_TIME)
+            yield {**row, EVENT_TIME: moment.isoformat()} if timed else row
+
+
+def _newest_rows(service: PredictionService, lake: Lake, now: int) -> pa.Table:
+    from windrow.models.spine import entity_fields, spine_rows
+    from windrow.stores.engine import engine
+
+    rows = spine_rows(service, lake, engine(), start=now - _RECENT, now=now)
+    if not rows.num_rows:
+        rows = spine_rows(service, lake, engine(), now=now)
+    keys = zip(*(rows[name].to_pylist() for name in entity_fields(service)), strict=True)
+    return rows.take(sorted({key: place for place, key in enumerate(keys)}.values()))  # later rows replace earlier ones
+
+
+def _next_ticks(service: PredictionService, every: Every, lake: Lake, now: int) -> pa.Table:
+    import pyarrow as pa
+
+    from windrow.models.spine import seen_keys
+    from windrow.stores.engine import engine
+
+    keys = seen_keys(service, lake, engine(), now=now, as_of=None).select(list(every.entity.key_names))
+    first = now // every.interval * every.interval
+    ticks = [from_micros(first + n * every.interval) for n in range(1, 25)]
+    parts = [
+        keys.append_column(EVENT_TIME, pa.array([tick] * keys.num_rows, pa.timestamp("us", "UTC"))) for tick in ticks
+    ]
+    return pa.concat_tables(parts)
