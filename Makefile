@@ -21,6 +21,8 @@ SHELL  := /bin/bash
 export WINDROW_DATA    ?= $(abspath $(if $(wildcard ../shared/data),../shared/data,data))
 export WINDROW_HOME    ?= $(CURDIR)/.windrow
 export WINDROW_PROJECT ?= $(CURDIR)
+# Numerical libraries must not wait by spinning: on two cores that turns a second of training into half a minute.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo test test-all lint up lab bench format
 

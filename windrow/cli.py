@@ -64,6 +64,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the entry point of the installed ``windrow``."""
     switch_off()
+    # Threads of numerical libraries wait by spinning: when somebody else uses the other core, a training of
+    # one second takes half a minute. Read when the library is loaded, so before everything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

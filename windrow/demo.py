@@ -10,6 +10,7 @@ import msgspec
 
 from windrow.discover import services as find_services
 from windrow.errors import NotFoundError
+from windrow.orchestrate.partitions import day_partitions
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import run_service
 from windrow.serving.run import start
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from windrow.models.service import PredictionService
 
 WARM, REQUESTS, OUTCOMES = 100, 2000, 500
-_SKEWED_SHARE = 0.1  # planted drift: only the tenth of the keys with the highest answers asks
+DAYS = 30  # of batch predictions, in one run
+# Planted drift: of some keys, only the tenth with the highest answers goes on asking.
+_RANKED, _SKEWED_SHARE = 300, 0.1
 
 Tell = Callable[[str], None]
 
@@ -114,7 +117,7 @@ def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda t
     found = find_services(project=settings.project)
     stores = Stores(settings)
     for service in found.values():
-        _materialise(service, settings, tell)
+        _materialise(service, stores, tell)
     online = {name: service for name, service in found.items() if service.online}
     tell("starting the online service")
     with start(settings) as running, Sender(running.url) as sender:
@@ -127,15 +130,22 @@ def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda t
     return results
 
 
-def _materialise(service: PredictionService, settings: Settings, tell: Tell) -> None:
-    name = service.name
+def _materialise(service: PredictionService, stores: Stores, tell: Tell) -> None:
+    name, settings = service.name, stores.settings
     keys = ["sources/*", "features/*", f"{name}/training_dataset", f"{name}/model"]
-    keys += [f"{name}/predictions"] if service.batch else []
-    run_service(name, settings, select=keys, partitions="all" if _by_day(service) else None, on_step=_told(tell))
+    run_service(name, settings, select=keys, on_step=_told(tell))
+    if service.batch:
+        days = _newest_days(service, stores)
+        run_service(name, settings, select=[f"{name}/predictions"], partitions=days, on_step=_told(tell))
 
 
-def _by_day(service: PredictionService) -> bool:
-    return service.batch is not None and service.batch.rows == "day"
+def _newest_days(service: PredictionService, stores: Stores) -> str | None:
+    """Return the newest days as one range, for a single-run backfill; None for a service that has no days."""
+    partitions = day_partitions(service, stores.spans(), stores.settings.clock)
+    if partitions is None:
+        return None
+    days = partitions.get_partition_keys()[-DAYS:]
+    return f"{days[0]}..{days[-1]}"
 
 
 def _told(tell: Tell) -> Callable[[str, str], None]:
@@ -158,8 +168,8 @@ def _ask(service: PredictionService, stores: Stores, sender: Sender, *, drift: b
 
 
 def _skewed(name: str, pool: Pool, sender: Sender) -> list[dict[str, Any]]:
-    """Ask once about every key, and return requests of those with the highest answers only."""
-    present = pool.present()
+    """Ask about some keys, and return requests about those with the highest answers only."""
+    present = pool.present(_RANKED)
     values = [sender.predict(name, row).value for row in present]
     ranked = [row for _, row in sorted(zip(values, present, strict=True), key=lambda pair: -pair[0])]
     kept = ranked[: max(1, int(len(ranked) * _SKEWED_SHARE))]
@@ -246,7 +256,7 @@ def _metric(service: PredictionService) -> str:
 
 
 def _written(service: PredictionService, stores: Stores) -> int:
-    table = stores.lake.table(f"{service.name}/predictions")
+    table = stores.lake.table(f"predictions/{service.name}")
     return table.stats().rows if table.exists else 0
 
 

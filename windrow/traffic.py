@@ -136,10 +136,12 @@ class Pool:
         chosen = np.random.default_rng(seed).integers(0, self.spine.num_rows, count)
         return list(self._rows(self.spine.take(chosen), timed=self.ahead))
 
-    def present(self) -> list[JsonRow]:
-        """Return one request about now for each key."""
-        rows = list(self._rows(self.spine, timed=False))
-        return list({msgspec.json.encode(row): row for row in rows}.values())
+    def present(self, count: int, *, seed: int = 0) -> list[JsonRow]:
+        """Return at most `count` requests about now, each about another key."""
+        rows = {msgspec.json.encode(row): row for row in self._rows(self.spine, timed=False)}
+        order = np.random.default_rng(seed).permutation(len(rows))[:count]
+        distinct = list(rows.values())
+        return [distinct[i] for i in order]
 
     def past(self, rows: pa.Table) -> list[JsonRow]:
         """Return requests about the rows' own times."""

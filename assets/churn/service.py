@@ -14,7 +14,7 @@ churn = PredictionService(
     gates=[Gate("auc", at_least=0.7)],
     online=Online(p99_ms=20, unknown_entity="predict"),
     batch=Batch("@daily", sinks=["delta", "duckdb"], rows="latest"),
-    monitors=[Drift(window="30d")],
+    monitors=[Drift(window="60d")],
     owner="team:growth",
     description="Chance that a customer leaves within 30 days.",
 )

@@ -1,14 +1,15 @@
 """A year of monthly customer snapshots with a known truth.
 
 Truth: a customer leaves within the next 30 days with the probability `hazard`, a logistic function of
-contract, tenure, internet, support, payment method and charges. Whoever leaves has no later snapshot.
+contract, tenure, internet, support, payment method and charges. Whoever leaves has no later snapshot; a
+newcomer of the same habits takes the place, so that the customer base stays as it is.
 """
 
 from functools import cache
 
 import numpy as np
 
-CUSTOMERS, MONTHS = 3000, 12
+CUSTOMERS, MONTHS, SETTLING = 3000, 12, 72  # months before the first snapshot, until tenures settle
 START = np.datetime64("2023-01-31T00:00:00", "us")
 _DAY = np.timedelta64(1, "D")
 _YES = np.array(["No", "Yes"])
@@ -26,17 +27,25 @@ def hazard(rows):
 def _world():
     random = np.random.default_rng(20230131)
     people, tenure = _people(random), random.integers(0, 72, CUSTOMERS)
-    here, months, events = np.ones(CUSTOMERS, bool), [], []
-    for month in range(MONTHS):
+    months, events = [], []
+    for month in range(-SETTLING, MONTHS):
         at = START + month * 30 * _DAY
-        rows = _snapshot(people, tenure + month, at)
-        leaves = here & (random.random(CUSTOMERS) < hazard(rows))
-        months.append({name: values[here] for name, values in rows.items()})
-        delay = random.integers(1, 30 * 24, CUSTOMERS).astype("timedelta64[h]")
-        delay[np.flatnonzero(leaves)[-1:]] = 30 * _DAY  # each month is known to its end, so that its labels mature
-        events.append((rows["customer_id"][leaves], (at + delay)[leaves]))
-        here = here & ~leaves
+        rows = _snapshot(people, tenure, at)
+        leaves = random.random(CUSTOMERS) < hazard(rows)
+        if month >= 0:
+            months.append(rows)
+            events.append((rows["customer_id"][leaves], at + _days(random, leaves.sum())))
+        tenure = np.where(leaves, 0, tenure + 1)
+        number = people["number"] + CUSTOMERS * leaves
+        people = {**people, "number": number}
     return months, events
+
+
+def _days(random, leavers):
+    # The last to leave does so in the last hour: the month is complete when its data are.
+    hours = random.integers(1, 30 * 24, leavers)
+    hours[-1:] = 30 * 24
+    return hours.astype("timedelta64[h]")
 
 
 def _people(random):
@@ -51,7 +60,7 @@ def _people(random):
     plain = {name: _YES[(random.random(CUSTOMERS) < 0.5).astype(int)] for name in ("partner", "dependents", "paperless")}
     charges = 20 + 25 * (internet == "DSL") + 50 * (internet == "Fiber optic") + random.normal(0, 6, CUSTOMERS)
     return {
-        "customer_id": np.array([f"C{number:05d}" for number in range(CUSTOMERS)]),
+        "number": np.arange(CUSTOMERS),
         "gender": pick(["Female", "Male"], [0.5, 0.5]),
         "senior": (random.random(CUSTOMERS) < 0.16).astype(np.int64),
         "phone": pick(["No", "Yes"], [0.1, 0.9]),
@@ -67,8 +76,10 @@ def _people(random):
 
 def _snapshot(people, tenure, at):
     total = np.where(tenure > 0, np.round(people["monthly_charges"] * tenure, 2), np.nan)
+    own = {"customer_id": np.array([f"C{number:06d}" for number in people["number"]])}
+    habits = {name: values for name, values in people.items() if name != "number"}
     times = {"snapshot": np.full(CUSTOMERS, at)}
-    return {**people, **times, "tenure_months": tenure.astype(np.int64), "total_charges": total}
+    return {**own, **habits, **times, "tenure_months": tenure.astype(np.int64), "total_charges": total}
 
 
 def snapshots():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 PRESENT, NOT_FOUND, EXPIRED = 0, 2, 3
@@ -15,7 +15,7 @@ class Row(NamedTuple):
     event_time: int
     known_at: int
     seq: int
-    values: Mapping[str, Any]
+    values: dict[str, Any]
 
 
 class Answer(NamedTuple):
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
     status: int
     event_time: int | None
-    values: Mapping[str, Any]
+    values: dict[str, Any]
 
 
 def look_up(rows: Sequence[Row], key: tuple[Any, ...], t: int, *, ttl: int | None = None) -> Answer:

@@ -72,16 +72,22 @@ def spine(asked: list[tuple[tuple[Any, ...], int]]) -> pa.Table:
     )
 
 
+CASES = 5  # keys of one case are no keys of another, so that one join answers for all of them
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Draw a world; delays are none, all the same, or any."""
+    """Draw a world of `CASES` independent cases; delays are none, all the same, or any."""
     delay = draw(st.sampled_from([st.just(0), st.just(3), st.integers(0, 5), st.integers(0, 5)]))
-    stored = draw(st.lists(st.tuples(st.integers(0, 1), AREAS, HOURS, delay, st.none() | st.just("a")), max_size=14))
-    order = draw(st.permutations(range(len(stored))))
-    rows = [
-        Row((i, area), hour, hour + late, seq, {"n": seq, "s": text})
-        for (i, area, hour, late, text), seq in zip(stored, order, strict=True)
-    ]
-    keys = st.tuples(st.none() | st.integers(0, 1), st.none() | AREAS)
-    asked = draw(st.lists(st.tuples(keys, st.integers(-1, 15)), max_size=8))
-    return World(rows, asked, draw(st.none() | st.integers(0, 6)))
+    rows: list[Row] = []
+    asked: list[tuple[tuple[Any, ...], int]] = []
+    for case in range(CASES):
+        ids = st.integers(2 * case, 2 * case + 1)
+        stored = draw(st.lists(st.tuples(ids, AREAS, HOURS, delay, st.none() | st.just("a")), max_size=12))
+        rows += [Row((i, a), hour, hour + late, 0, {"n": 0, "s": s}) for i, a, hour, late, s in stored]
+        asked += draw(
+            st.lists(st.tuples(st.tuples(st.none() | ids, st.none() | AREAS), st.integers(-1, 15)), max_size=6)
+        )
+    order = draw(st.permutations(range(len(rows))))
+    rows = [row._replace(seq=seq, values=row.values | {"n": seq}) for row, seq in zip(rows, order, strict=True)]
+    return World(rows, draw(st.permutations(asked)), draw(st.none() | st.integers(0, 6)))

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.models.making import NUMBERS, bundle_folder, frame_of
 from windrow.errors import ModelError, ParityError, StoreError
-from windrow.features.contract import canonical, matrix
+from windrow.features.contract import OnDemand, canonical, matrix
 from windrow.models.bundle import Bundle, Golden, load_bundle, read_release, write_bundle
 from windrow.models.release import sha256
 
@@ -192,3 +192,24 @@ def test_a_release_is_never_written_over(folder):
     with pytest.raises(StoreError, match="cannot be written"):
         write_bundle(folder, bundle.release, files)
     assert sorted(p.name for p in folder.parent.iterdir()) == ["toy-1"]
+
+
+SOURCE = "def double(x):\n    return x * 2\n"
+
+
+def with_functions(folder: Path, sha: str) -> Bundle:
+    """The bundle, as if its view had one on-demand feature."""
+    bundle = load_bundle(folder)
+    spec = OnDemand("twice", "double", "float32", {"x": "request.a"}, {"x": "float64"})
+    contract = msgspec.structs.replace(bundle.contract, on_demand=(spec,), on_demand_source=SOURCE)
+    release = msgspec.structs.replace(bundle.release, contract=contract, on_demand_sha256=sha)
+    return Bundle(release, bundle.model, bundle.golden)
+
+
+def test_on_demand_functions_come_from_the_text_that_the_release_carries(folder):
+    assert with_functions(folder, sha256(SOURCE.encode())).functions["double"](np.array([2.0])).tolist() == [4.0]
+
+
+def test_a_changed_on_demand_module_is_not_run(folder):
+    with pytest.raises(ModelError, match=r"release 'toy-1': the text of its on-demand module was changed.*Functions: 'double'"):
+        _ = with_functions(folder, "0" * 64).functions

@@ -24,7 +24,17 @@ from tests.models.worlds import (
     payments,
     readings,
 )
-from windrow import Constant, Entity, FeatureView, Label, PredictionService, RandomSplit, Source, TimeSplit, feature_group
+from windrow import (
+    Constant,
+    Entity,
+    FeatureView,
+    Label,
+    PredictionService,
+    RandomSplit,
+    Source,
+    TimeSplit,
+    feature_group,
+)
 from windrow.clock import duration
 from windrow.errors import DataError, DeclarationError, ModelError, NotFoundError, StoreError
 from windrow.models.content import content_hash

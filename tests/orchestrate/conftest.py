@@ -1,8 +1,9 @@
-"""A tiny project of two services, materialised once for all tests that only look at it."""
+"""A tiny project of two services, and ways to make others like it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -16,10 +17,31 @@ WORLD = Path(__file__).parent / "world"
 PACKAGE = "tiny"
 
 
-def settings_of(home: Path, project: Path = WORLD) -> Settings:
-    return Settings.read(
-        {"WINDROW_HOME": str(home), "WINDROW_PROJECT": str(project), "WINDROW_DATA": str(home / "none")}
-    )
+def settings_of(home: Path, project: Path = WORLD, *, data: Path | None = None) -> Settings:
+    data = data or home / "no-data"
+    return Settings.read({"WINDROW_HOME": str(home), "WINDROW_PROJECT": str(project), "WINDROW_DATA": str(data)})
+
+
+def copied_world(folder: Path, package: str, edits: Mapping[str, tuple[str, str]] | None = None) -> Path:
+    """Copy the world under another package name; `edits` maps a file to (old text, new text)."""
+    for path in WORLD.rglob("*"):
+        if path.suffix in (".py", ".ipynb"):
+            copy = folder / str(path.relative_to(WORLD)).replace(f"{PACKAGE}/", f"{package}/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(path.read_text().replace(f"from {PACKAGE}.", f"from {package}."))
+    for name, (old, new) in (edits or {}).items():
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_path() -> Iterator[None]:
+    """Forget projects that a test made importable."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture

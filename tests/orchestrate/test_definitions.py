@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.orchestrate.conftest import PACKAGE, WORLD, settings_of
+from tests.orchestrate.conftest import PACKAGE, copied_world, settings_of
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.orchestrate import definitions
 from windrow.settings import Settings
@@ -139,43 +138,22 @@ def test_dagster_validates_the_definitions_from_the_root(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def copied_world(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(WORLD, tmp_path / "world", ignore=shutil.ignore_patterns("__pycache__")))
-
-
 def test_a_trainer_that_asks_for_a_column_that_nothing_makes_fails_at_load_with_the_close_match(tmp_path: Path) -> None:
-    world = copied_world(tmp_path)
-    notebook = world / "notebooks" / "train_heat.ipynb"
-    notebook.write_text(notebook.read_text().replace("alpha = 1.0", "x = columns('degres')"))
+    edit = {"notebooks/train_heat.ipynb": ("alpha = 1.0", "x = columns('degres')")}
+    world = copied_world(tmp_path / "world", "tiny_column", edit)
     with pytest.raises(UnknownNameError, match=r"no feature 'degres'.*did you mean 'degrees'\?"):
-        check_only(world, tmp_path)
+        definitions("tiny_column", settings_of(tmp_path / "home", world))
 
 
 def test_a_notebook_that_loads_what_nothing_makes_fails_at_load_with_the_close_match(tmp_path: Path) -> None:
-    world = copied_world(tmp_path)
-    notebook = world / "notebooks" / "look_at_habits.ipynb"
-    notebook.write_text(notebook.read_text().replace("habits_v1", "habit_v1"))
+    edit = {"notebooks/look_at_habits.ipynb": ("habits_v1", "habit_v1")}
+    world = copied_world(tmp_path / "world", "tiny_input", edit)
     with pytest.raises(UnknownNameError, match=r"no input 'features/habit_v1'.*did you mean 'features/habits_v1'\?"):
-        check_only(world, tmp_path)
+        definitions("tiny_input", settings_of(tmp_path / "home", world))
 
 
 def test_a_missing_training_notebook_fails_at_load(tmp_path: Path) -> None:
-    world = copied_world(tmp_path)
+    world = copied_world(tmp_path / "world", "tiny_missing")
     (world / "notebooks" / "train_heat.ipynb").unlink()
     with pytest.raises(DeclarationError, match=r"service 'heat': its trainer 'train_heat.ipynb' does not exist"):
-        check_only(world, tmp_path)
-
-
-def check_only(world: Path, tmp_path: Path) -> None:
-    """Load the definitions with the notebooks of another folder; the declarations are imported already."""
-    project = settings_of(tmp_path / "home", world)
-    sys.modules.pop(PACKAGE, None)
-    for name in [n for n in sys.modules if n.startswith(f"{PACKAGE}.")]:
-        del sys.modules[name]
-    before = list(sys.path)
-    try:
-        definitions(PACKAGE, project)
-    finally:
-        sys.path[:] = before
-        for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
-            del sys.modules[name]
+        definitions("tiny_missing", settings_of(tmp_path / "home", world))

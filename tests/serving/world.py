@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from windrow.features.contract import Contract, Lookup, OnDemand
-from windrow.models.bundle import MODEL_FILES, golden_pairs
+from windrow.models.bundle import MODEL_FILES, Golden, golden_pairs
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, Release, sha256
 from windrow.models.runtime import MATRIX_INPUT, SklearnModel
@@ -65,19 +66,8 @@ def publish(settings: Settings) -> None:
 
 def release_fraud(settings: Settings, number: int = 1, *, shift: float = 0.0, promote: bool = True, **facts: Any) -> str:
     """Release a logistic regression in ONNX whose answer moves with `shift`."""
-    import warnings
-
-    from skl2onnx import convert_sklearn
-    from skl2onnx.common.data_types import FloatTensorType
-
-    model = _logistic(shift)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = convert_sklearn(model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}})
-    inputs = np.array([[500, 20, 2.5], [1, 2, 3]], dtype=np.float32)
-    frame = dict(zip(FRAUD.feature_names, inputs.T, strict=True))
-    outputs = model.predict_proba(inputs)[:, 1]
-    return _register(settings, FRAUD, f"fraud-{number}", made.SerializeToString(), golden_pairs(frame, outputs), promote=promote, number=number, **facts)
+    payload, golden = _compiled(shift)
+    return _register(settings, FRAUD, f"fraud-{number}", payload, golden, promote=promote, number=number, **facts)
 
 
 def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) -> str:
@@ -94,6 +84,22 @@ def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) 
     model = make_pipeline(encoder, LogisticRegression()).fit(pd.DataFrame(frame), [0, 1, 1, 0])
     outputs = SklearnModel(model, task="classification").predict(frame)
     return _register(settings, CHURN, f"churn-{number}", dumps(model), golden_pairs(frame, outputs), backend="sklearn", layout="columns", promote=promote, number=number, unknown_entity="predict")
+
+
+@lru_cache
+def _compiled(shift: float) -> tuple[bytes, Golden]:
+    import warnings
+
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+
+    model = _logistic(shift)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = convert_sklearn(model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}})
+    inputs = np.array([[500, 20, 2.5], [1, 2, 3]], dtype=np.float32)
+    frame = dict(zip(FRAUD.feature_names, inputs.T, strict=True))
+    return made.SerializeToString(), golden_pairs(frame, model.predict_proba(inputs)[:, 1])
 
 
 def _logistic(shift: float) -> Any:

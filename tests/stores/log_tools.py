@@ -17,8 +17,13 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def prediction(number: int, *, service: str = "churn", **changes: Any) -> LogRecord:
-    facts: dict[str, Any] = {"received_at": 1_000_000 + number, "output": number / 2, "vector": {"x": float(number)}}
-    return LogRecord(kind="prediction", request_id=f"r{number}", service=service, **{**facts, **changes})
+    facts: dict[str, Any] = {
+        "kind": "prediction",
+        "received_at": 1_000_000 + number,
+        "output": number / 2,
+        "vector": {"x": float(number)},
+    }
+    return LogRecord(request_id=f"r{number}", service=service, **{**facts, **changes})
 
 
 def outcome(request_id: str, value: float, *, known_at: int, **changes: Any) -> LogRecord:

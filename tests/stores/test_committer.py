@@ -21,7 +21,7 @@ from windrow.errors import SchemaError
 from windrow.stores.committer import commit, elected
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
-from windrow.stores.log import LogRecord, LogWriter, PredictionLog
+from windrow.stores.log import LogWriter, PredictionLog
 from windrow.stores.segments import lock_if_dead
 
 
@@ -87,7 +87,7 @@ def test_the_open_segment_of_a_dead_worker_is_committed(folder: Path, log: Predi
 
 def test_predictions_errors_and_outcomes_go_to_their_tables(folder: Path, log: PredictionLog) -> None:
     with LogWriter(folder, "w") as writer:
-        writer.append([prediction(1), LogRecord(kind="error", request_id="e", service="churn", status=400)])
+        writer.append([prediction(1), prediction(2, kind="error", release="churn-1")])
         writer.append([outcome("r1", 1.0, known_at=5)])
     assert commit(folder, log.lake) == 3
     assert log.lake.keys() == ["log/churn", "outcomes/churn"]
@@ -224,9 +224,13 @@ def test_every_record_is_visible_once_while_segments_are_committed(folder: Path,
         writer.join()
 
 
-def _start(home: Path, *, every: float = 0.02) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "windrow.stores.committer", "--home", str(home), "--every", str(every)]
+def _start(home: Path, *, every: float = 0.02, by_setting: bool = False) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "windrow.stores.committer", "--every", str(every)]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("WINDROW_")}
+    if by_setting:
+        environ["WINDROW_HOME"] = str(home)
+    else:
+        command += ["--home", str(home)]
     return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -266,7 +270,7 @@ def test_a_second_committer_waits_quietly_and_takes_over(home: Path, folder: Pat
     _write(folder, range(3))
     _wait(lambda: _files(folder) == [])
     second = _start(home)
-    time.sleep(1.5)
+    time.sleep(0.5)
     assert (first.poll(), second.poll()) == (None, None)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
@@ -276,6 +280,16 @@ def test_a_second_committer_waits_quietly_and_takes_over(home: Path, folder: Pat
     assert second.communicate(timeout=10)[1] == ""
     assert second.returncode == 0
     assert log.lake.table("log/churn").stats().rows == 6
+
+
+def test_without_a_folder_the_committer_takes_the_one_of_the_settings(home: Path, folder: Path) -> None:
+    _write(folder, range(3))
+    committer = _start(home, by_setting=True)
+    try:
+        _wait(lambda: _files(folder) == [])
+    finally:
+        committer.kill()
+        committer.communicate()
 
 
 def test_the_committer_ends_when_its_parent_is_killed(home: Path, folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_every_field_comes_back_before_and_after_the_commit(folder: Path, log: P
 def test_kinds_and_services_do_not_mix(folder: Path, log: PredictionLog) -> None:
     with LogWriter(folder, "w") as writer:
         writer.append([prediction(1), prediction(2, service="fraud"), prediction(3, status=422)])
-        writer.append([LogRecord(kind="error", request_id="e", service="churn", status=422, error="wrong_type")])
+        writer.append([prediction(4, kind="error", release="churn-1", error="wrong_type")])
     for _ in range(2):
         assert log.table("churn").column("request_id").to_pylist() == ["r1", "r3"]
         assert log.table("churn", "error").column("error").to_pylist() == ["wrong_type"]
@@ -83,12 +83,27 @@ def test_kinds_and_services_do_not_mix(folder: Path, log: PredictionLog) -> None
     assert log.lake.keys() == ["log/churn", "log/fraud"]
 
 
-def test_a_request_for_no_service_names_no_table(folder: Path, log: PredictionLog) -> None:
+@pytest.mark.parametrize("name", ["../no such", "no_such", ""])
+def test_a_request_that_no_release_answers_makes_no_table_of_its_own(
+    folder: Path, log: PredictionLog, name: str
+) -> None:
     with LogWriter(folder, "w") as writer:
-        writer.append([LogRecord(kind="error", request_id="e", service="../no such", status=404)])
-    commit(folder, log.lake)
+        writer.append([LogRecord(kind="error", request_id="e", service=name, status=404)])
+        writer.append([LogRecord(kind="error", request_id="f", service="other", status=404)])
+    for _ in range(2):
+        assert log.table(name, "error").column("status").to_pylist() == [404]
+        commit(folder, log.lake)
     assert log.lake.keys() == ["log/_other"]
-    assert log.table("../no such", "error").column("status").to_pylist() == [404]
+
+
+def test_errors_before_and_after_the_first_release_are_one_table(folder: Path, log: PredictionLog) -> None:
+    with LogWriter(folder, "w") as writer:
+        for number, release in enumerate(["", "churn-1"]):
+            writer.append([prediction(number, kind="error", release=release)])
+    for _ in range(2):
+        assert log.table("churn", "error").column("release").to_pylist() == ["", "churn-1"]
+        commit(folder, log.lake)
+    assert log.lake.keys() == ["log/_other", "log/churn"]
 
 
 def test_an_append_is_one_write_of_one_frame(folder: Path) -> None:

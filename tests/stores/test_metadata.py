@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import subprocess
 import sys
@@ -95,6 +94,12 @@ def test_an_unknown_release_error_lists_what_there_is(store: Metadata) -> None:
         store.release("churn-2")
 
 
+def test_services_are_those_that_ever_had_a_release(store: Metadata) -> None:
+    for service, id in (("fraud", "f-1"), ("churn", "c-1"), ("churn", "c-2")):
+        store.add_release(service, id, b"a")
+    assert store.services() == ["churn", "fraud"]
+
+
 def test_nothing_is_live_before_the_first_deployment(store: Metadata) -> None:
     assert store.live("churn") is None
 
@@ -144,22 +149,21 @@ def test_a_poll_of_the_counter_costs_less_than_half_a_millisecond(store: Metadat
     assert (time.perf_counter() - started) / 200 < 0.0005
 
 
-def _open_and_write(url: str, worker: int) -> None:
-    store = Metadata(url)
-    for i in range(10):
-        store.add_run(f"s{worker}", {"i": i})
+_OPEN_AND_WRITE = """
+import sys
+from windrow.stores.metadata import Metadata
+store = Metadata(sys.argv[1])
+for i in range(10):
+    store.add_run(sys.argv[2], {"i": i})
+"""
 
 
 def test_processes_that_start_together_make_one_store_and_lose_no_row(url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    children = [context.Process(target=_open_and_write, args=(url, n)) for n in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * 3
+    children = [subprocess.Popen([sys.executable, "-c", _OPEN_AND_WRITE, url, f"s{n}"]) for n in range(3)]
+    assert [child.wait() for child in children] == [0, 0, 0]
     store = Metadata(url)
-    assert [len(store.runs(f"s{n}")) for n in range(3)] == [10] * 3
+    assert [len(store.runs(f"s{n}")) for n in range(3)] == [10, 10, 10]
+    store.close()
 
 
 def test_a_url_that_is_not_sqlite_is_refused_with_the_form_to_write() -> None:

@@ -70,25 +70,30 @@ class _Teller:
 
 
 def _row(result: Result) -> dict[str, Any]:
+    naive = "" if result.baseline is None else f" (naive {result.baseline:.4g})"
+    waits = None if result.p50_us is None else f"{result.p50_us / 1000:.2f} / {result.p99_us / 1000:.2f} ms"
     return {
         "service": result.service,
         "rows": result.rows,
         "features": result.features,
-        "metric": f"{result.metric} {result.value:.4g}",
-        "baseline": None if result.baseline is None else f"{result.baseline:.4g}",
-        "release": f"{result.release} ({result.backend})",
+        "metric": f"{result.metric} {result.value:.4g}{naive}",
+        "release": result.release,
         "written": result.written,
-        "p50 / p99": None if result.p50_us is None else f"{result.p50_us:.0f} / {result.p99_us:.0f} us",
-        "outcomes": f"{result.outcomes:,} -> {result.learned:,} rows" if result.outcomes else "none due yet",
+        "online p50 / p99": waits,
         "drift": result.drift,
     }
 
 
 def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
+    for result in results:
+        if result.outcomes:
+            say(
+                f"  {result.service}: {result.outcomes:,} outcomes came back; with the logged vectors they are a training dataset of {result.learned:,} rows"
+            )
     if drift and not problems:
-        say("The planted drift was noticed in every service: the check failed, as it should.")
+        say("  [green]The planted drift was noticed in every service: its check failed, as it should.[/green]")
     for problem in problems:
-        say(f"[red]Does not hold:[/red] {problem}")
+        say(f"  [red]Does not hold:[/red] {problem}")
     say("")
     say("  make up     Dagster (every asset, with lineage) and the online service, until Ctrl-C")
     say("  make lab    JupyterLab on notebooks/")

@@ -7,6 +7,7 @@ however the tables that they came from were written.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -313,4 +314,5 @@ def _write(rows: pa.Table, path: Path) -> None:
     except OSError as error:
         raise StoreError(f"dataset {path.stem!r} cannot be written to {path.parent}: {error.strerror or error}", next_step="free space or set WINDROW_HOME to a writable folder") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # not made, or renamed
+            beside.unlink()

@@ -123,9 +123,10 @@ def boundary_rows(model: Model, frame: Frame, *, per_column: int = 16, seed: int
 
 
 def resampled(frame: Frame, rows: int, *, seed: int = 0) -> Frame:
-    """Return at least `rows` rows: those of `frame`, then new ones with each column drawn by itself.
+    """Return `rows` rows: those of `frame`, then new ones with each column drawn by itself.
 
-    Drawing the columns apart makes rows that the data do not have, from values that they do have.
+    Drawing the columns apart makes rows that the data do not have, from values that they do have. Of a
+    frame with more rows, `rows` of them are taken, evenly spread.
 
     Examples
     --------
@@ -133,8 +134,10 @@ def resampled(frame: Frame, rows: int, *, seed: int = 0) -> Frame:
     10
     """
     have, rng = len(next(iter(frame.values()))), np.random.default_rng(seed)
-    more = max(0, rows - have)
-    return {name: np.concatenate([values, values[rng.integers(0, have, more)]]) for name, values in frame.items()}
+    if have >= rows:
+        spread = np.linspace(0, have - 1, rows).astype(int)
+        return {name: values[spread] for name, values in frame.items()}
+    return {name: np.concatenate([values, values[rng.integers(0, have, rows - have)]]) for name, values in frame.items()}
 
 
 def _two(values: NDArray[Any]) -> NDArray[Any]:
@@ -190,8 +193,7 @@ def _everywhere(frame: Frame, allowed: dict[str, list[str]], kind: str) -> Frame
 
 
 def _mixed(frame: Frame, allowed: dict[str, list[str]], rows: int, rng: np.random.Generator) -> Frame:
-    made = resampled(frame, rows, seed=1)
-    made = {name: values[:rows].copy() for name, values in made.items()}
+    made = {name: values.copy() for name, values in resampled(frame, rows, seed=1).items()}
     for name, values in made.items():
         chosen = np.array([kinds_of(values)[k] for k in allowed[name]], dtype=values.dtype)
         if len(chosen):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from windrow.errors import DeclarationError, listed
 from windrow.features.arrow import registered
 from windrow.features.label import Label
@@ -67,7 +69,7 @@ def _found(
     events = visible(label.source, lake, con, now=now, as_of=as_of)
     target = pc.add(_micros(spine), label.window).cast(pa.timestamp("us", "UTC"))
     asked = pa.table({**{k: spine[k] for k in keys}, EVENT_TIME: spine[EVENT_TIME], _AT: target})
-    asked = asked.append_column(_ROW, pa.array(range(spine.num_rows), pa.int64()))
+    asked = asked.append_column(_ROW, pa.array(np.arange(spine.num_rows)))
     with registered(con, asked) as table:
         made = _MATCHES[label.how](label, table, events, keys)
         value = made[_VALUE].cast("float64")

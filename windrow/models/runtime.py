@@ -56,6 +56,11 @@ class OnnxModel:
             return self.predict_matrix(matrix(frame))
         return self._run({name: frame[name].reshape(-1, 1) for name in self._inputs})
 
+    @property
+    def session(self) -> Any:
+        """The ONNX Runtime session, for callers that bind its input and output themselves."""
+        return self._session
+
     def predict_matrix(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Answer a float32 matrix of shape (n, features), where the layout is ``matrix``."""
         return self._run({MATRIX_INPUT: inputs})
@@ -87,7 +92,11 @@ class SklearnModel:
             found = get_untrusted_types(data=payload)
         except Exception as error:  # noqa: BLE001 - a file made to harm can fail anywhere in the parser
             raise ModelError(f"{where} is not a skops file ({type(error).__name__})", next_step="train again; do not edit files of a release") from error
-        return cls(loads(payload, trusted=check_types(found, where=where)), task=task)
+        trusted = check_types(found, where=where)
+        try:
+            return cls(loads(payload, trusted=trusted), task=task)
+        except Exception as error:  # noqa: BLE001 - as above, and packages of other versions raise what they like
+            raise ModelError(f"{where} cannot be loaded here: {type(error).__name__}: {str(error)[:200]}", next_step="install the versions in its environment.txt, or train again") from error
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
         """Return the probability of class 1, or the value, as float64 of shape (n,).

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from windrow.features.contract import MISSING_TEXT, Frame
 from windrow.models.bundle import Bundle
 from windrow.models.dataset import frame_of
 from windrow.models.spine import entity_fields, spine_rows
-from windrow.schema import EVENT_TIME, KNOWN_AT
+from windrow.schema import EVENT_TIME, KNOWN_AT, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +40,7 @@ def score(
     pyarrow.Table
         The spine's fields, ``event_time``, ``known_at`` (`now`), ``prediction`` (float64; null where
         the model does not take the row's missing values), ``release``, and ``status`` (int8): the
-        worst `Status` over the row's look-ups.
+        worst `Status` over the row's look-ups and inputs.
     """
     spine = spine_rows(service, lake, con, start=start, end=min(end, now + 1), now=now)
     return answered(bundle, lake, con, spine, now=now)
@@ -82,10 +84,15 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
     answers = np.full(spine.num_rows, np.nan)
     if not refused.all():
         answers[~refused] = bundle.predict({name: values[~refused] for name, values in frame.items()})
-    statuses = [framed[status_column(lookup)].to_numpy() for lookup in contract.lookups]
-    worst = np.max(statuses, axis=0, initial=0) if statuses else np.zeros(spine.num_rows)
+    statuses = [_missing(frame), *(framed[status_column(lookup)].to_numpy() for lookup in contract.lookups)]
     known = pa.repeat(pa.scalar(now, pa.int64()), spine.num_rows).cast(pa.timestamp("us", "UTC"))
     made = spine.add_column(spine.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)
     made = made.append_column(PREDICTION, pa.array(answers, pa.float64(), mask=np.isnan(answers)))
     made = made.append_column(RELEASE, pa.array([bundle.id] * spine.num_rows, pa.string()))
-    return made.append_column(STATUS, pa.array(worst.astype(np.int8)))
+    return made.append_column(STATUS, pa.array(np.max(statuses, axis=0).astype(np.int8)))
+
+
+def _missing(frame: Frame) -> NDArray[np.int8]:
+    """Return `Status.NULL` where any input of the model is missing, else ``PRESENT``, shape (n,)."""
+    columns = [values == MISSING_TEXT if values.dtype == object else np.isnan(values) for values in frame.values()]
+    return np.where(np.any(columns, axis=0), Status.NULL, Status.PRESENT).astype(np.int8)

@@ -19,7 +19,7 @@ from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 SERVICE = "bento.service:WindrowService"
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 
 

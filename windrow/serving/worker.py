@@ -11,7 +11,6 @@ from pathlib import Path
 from windrow.errors import StoreError
 from windrow.serving.child import spawn
 from windrow.serving.live import LiveServices
-from windrow.serving.loader import Loader
 from windrow.serving.metrics import Metrics
 from windrow.serving.plane import Plane
 from windrow.settings import Settings
@@ -41,6 +40,8 @@ class Worker:
 
     def start(self) -> None:
         """Open the stores and follow the registry; returns at once, `live.ready` says when it can answer."""
+        from windrow.serving.loader import Loader  # with SQLAlchemy, which a supervisor has no need of
+
         settings = self.settings
         self._loader = Loader(settings)
         self.live = LiveServices(self._loader, loaded=settle)

@@ -22,14 +22,13 @@ from pathlib import Path
 from windrow.errors import StoreError, WindrowError
 from windrow.settings import Settings
 from windrow.stores.lake import Lake
-from windrow.stores.log import LogRecord, decode_segment, table_key, to_table
+from windrow.stores.log import Rows, decode_segment, table_key, to_table
 from windrow.stores.segments import DAMAGED, OPEN, SEALED, SegmentId, lock_if_dead, read_segment, segments
 
 _LOG = logging.getLogger("windrow.committer")
 _BATCH_BYTES = 64 << 20  # of segments in one commit, so that memory stays bounded after a long stop
 _LEFTOVER_SECONDS = 60
-
-Rows = list[tuple[SegmentId, LogRecord]]
+EVERY = 5.0  # seconds between two commits: a table of many small files is slow to open
 
 
 def commit(folder: Path, lake: Lake) -> int:
@@ -123,7 +122,7 @@ def _commit_batch(folder: Path, lake: Lake, batch: Sequence[tuple[SegmentId, byt
         if broken and data:
             damaged.add(segment)
         for record in found:
-            tables.setdefault(table_key(record.kind, record.service), []).append((segment, record))
+            tables.setdefault(table_key(record), []).append((segment, record))
     committed = sum(_commit_rows(lake, key, rows, last=batch[-1][0]) for key, rows in sorted(tables.items()))
     for segment, _ in batch:
         _remove(folder, segment, keep=segment in damaged)
@@ -164,12 +163,12 @@ class _Ended(Exception):  # noqa: N818 - not an error: the process was asked to 
     """Raised by the signal handler."""
 
 
-def run(home: Path, *, every: float) -> None:
-    """Commit every `every` seconds, until the parent process dies or this one is asked to end.
+def run(home: Path | None = None, *, every: float = EVERY) -> None:
+    """Commit the log of `home` (default: of the settings) every `every` seconds, until the parent process dies or this one is asked to end.
 
     A second committer of the same home waits quietly and takes over when the first ends.
     """
-    settings = Settings.read({**os.environ, "WINDROW_HOME": str(home)})
+    settings = Settings.read({**os.environ, "WINDROW_HOME": str(home)} if home else None)
     folder, lake, parent = settings.folder("log"), Lake(settings.lake), os.getppid()
     while os.getppid() == parent:
         with elected(folder) as mine:
@@ -204,8 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m windrow.stores.committer", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("--home", type=Path, required=True, help="the folder WINDROW_HOME")
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between two commits")
+    parser.add_argument("--home", type=Path, help="the folder of everything windrow writes (default: WINDROW_HOME)")
+    parser.add_argument("--every", type=float, default=EVERY, help="seconds between two commits")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):

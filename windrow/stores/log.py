@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 16 << 20
 SEGMENT_SECONDS = 5.0
+_OTHER = "log/_other"
 _SERVICE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -83,6 +84,8 @@ class LogRecord(msgspec.Struct, kw_only=True):
     error: str = ""
     stages_us: dict[str, float] = {}
 
+
+Rows = list[tuple[SegmentId, LogRecord]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[LogRecord]).decode
@@ -252,16 +255,27 @@ def records(folder: Path) -> Iterable[tuple[SegmentId, LogRecord]]:
             yield segment, record
 
 
-def table_key(record_kind: str, service: str) -> str:
-    """Return the key of the lake's table for records of a kind.
+def table_key(record: LogRecord) -> str:
+    """Return the key of the lake's table that holds a record.
+
+    Whoever asks for a service that no release answers for must not be able to make a table: such
+    errors share one.
 
     Examples
     --------
-    >>> table_key("error", "churn"), table_key("outcome", "churn"), table_key("error", "no/such")
-    ('log/churn', 'outcomes/churn', 'log/_other')
+    >>> table_key(LogRecord(kind="error", request_id="r", service="churn", release="churn-1"))
+    'log/churn'
+    >>> table_key(LogRecord(kind="error", request_id="r", service="no_such"))
+    'log/_other'
     """
-    name = service if _SERVICE.fullmatch(service) else "_other"  # what a stranger asked for must not name a table
-    return f"outcomes/{name}" if record_kind == "outcome" else f"log/{name}"
+    shared = record.kind == "error" and not record.release
+    return _OTHER if shared else _own_key(record.kind, record.service)
+
+
+def _own_key(kind: str, service: str) -> str:
+    if not _SERVICE.fullmatch(service):
+        return _OTHER
+    return f"outcomes/{service}" if kind == "outcome" else f"log/{service}"
 
 
 _TIMES = ("received_at", "event_time", "known_at")
@@ -284,7 +298,7 @@ def log_schema() -> pa.Schema:
     return pa.schema([pa.field(name, dtype(name)) for name in LogRecord.__struct_fields__])
 
 
-def to_table(rows: Sequence[tuple[SegmentId, LogRecord]]) -> pa.Table:
+def to_table(rows: Rows) -> pa.Table:
     """Return records as an Arrow table of `log_schema` and ``segment``, the name of each one's segment."""
     import pyarrow as pa
 
@@ -319,14 +333,12 @@ class PredictionLog:
             Columns of `log_schema`; without a row if nothing was logged. Of the outcomes of one
             (request_id, row) only the newest by known_at.
         """
+        import pyarrow as pa
+
         # The order matters: a segment that vanishes after this line is in the lake when we read that.
         waiting = self._waiting(service, kind)
-        stored = self._stored(service, kind)
-        both = _without_stored(waiting, stored).drop_columns(["segment"])
-        if stored is not None:
-            import pyarrow as pa
-
-            both = pa.concat_tables([stored.drop_columns(["segment"]), both])
+        keys = dict.fromkeys((_own_key(kind, service), _OTHER)) if kind == "error" else (_own_key(kind, service),)
+        both = pa.concat_tables([self._in_table(key, service, kind, waiting) for key in keys])
         ordered = both.sort_by([("received_at", "ascending"), ("request_id", "ascending"), ("row", "ascending")])
         return _newest_outcomes(ordered) if kind == "outcome" else ordered
 
@@ -349,8 +361,8 @@ class PredictionLog:
             made = made.append_column(field.name, pa.array([v.get(field.name) for v in vectors], dtype))
         return made
 
-    def _waiting(self, service: str, kind: str) -> pa.Table:
-        found: list[tuple[SegmentId, LogRecord]] = []
+    def _waiting(self, service: str, kind: str) -> Rows:
+        found: Rows = []
         seen: set[SegmentId] = set()
         for _ in range(3):
             # Again, because a listing may miss a file that is renamed meanwhile.
@@ -361,27 +373,27 @@ class PredictionLog:
             for segment in fresh:
                 got, _ = decode_segment(read_segment(self.folder, segment) or MAGIC)
                 found += [(segment, r) for r in got if r.kind == kind and r.service == service]
-        return to_table(found)
+        return found
 
-    def _stored(self, service: str, kind: str) -> pa.Table | None:
+    def _in_table(self, key: str, service: str, kind: str, waiting: Rows) -> pa.Table:
+        """Return the rows that one table of the lake has, and those on their way to it."""
+        import pyarrow as pa
+
+        stored = self._stored(key, service, kind)
+        # A segment may be committed and not deleted yet. All its rows come to a table at once.
+        committed = set(stored.column("segment").unique().to_pylist())
+        coming = [(segment, r) for segment, r in waiting if table_key(r) == key and str(segment) not in committed]
+        return pa.concat_tables([stored, to_table(coming)]).drop_columns(["segment"])
+
+    def _stored(self, key: str, service: str, kind: str) -> pa.Table:
         from windrow.stores.engine import engine
 
-        table = self.lake.table(table_key(kind, service))
+        table, empty = self.lake.table(key), to_table([])
         if not table.exists:
-            return None
+            return empty
         rows = table.scan(engine())
         wanted = rows.filter(rows.kind == kind, rows.service == service)
-        schema = to_table([]).schema
-        return wanted.select(schema.names).to_pyarrow().cast(schema)
-
-
-def _without_stored(waiting: pa.Table, stored: pa.Table | None) -> pa.Table:
-    """Return the rows of segments that are not in the lake: one may be committed and not deleted yet."""
-    import pyarrow.compute as pc
-
-    if stored is None or not waiting.num_rows:
-        return waiting
-    return waiting.filter(pc.invert(pc.is_in(waiting.column("segment"), pc.unique(stored.column("segment")))))
+        return wanted.select(empty.column_names).to_pyarrow().cast(empty.schema)
 
 
 def _newest_outcomes(rows: pa.Table) -> pa.Table:

@@ -70,7 +70,7 @@ def write_sink(kind: str, service: str, rows: pa.Table, *, lake: Lake, home: Pat
     if kind not in _SINKS:
         raise UnknownNameError("sink", kind, list(_SINKS), where=f"service {service!r}")
     _check_times(service, rows, day)
-    return SinkWrite(kind, rows.num_rows, _SINKS[kind](service, rows, lake, home, day))
+    return SinkWrite(kind, rows.num_rows, _SINKS[kind](service, rows, lake=lake, home=home, day=day))
 
 
 def _check_times(service: str, rows: pa.Table, day: Day | None) -> None:
@@ -95,7 +95,7 @@ def _check_times(service: str, rows: pa.Table, day: Day | None) -> None:
         )
 
 
-def _write_delta(service: str, rows: pa.Table, lake: Lake, home: Path, day: Day | None) -> str:
+def _write_delta(service: str, rows: pa.Table, *, lake: Lake, home: Path, day: Day | None) -> str:
     table = lake.table(f"predictions/{service}")
     table.replace(rows, "" if day is None else f"{EVENT_TIME} >= '{_iso(day[0])}' and {EVENT_TIME} < '{_iso(day[1])}'")
     return table.key
@@ -105,7 +105,7 @@ def _iso(micros: int) -> str:
     return from_micros(micros).isoformat().replace("+00:00", "Z")
 
 
-def _write_duckdb(service: str, rows: pa.Table, lake: Lake, home: Path, day: Day | None) -> str:
+def _write_duckdb(service: str, rows: pa.Table, *, lake: Lake, home: Path, day: Day | None) -> str:
     import duckdb
 
     path = home / "sinks" / f"{service}.duckdb"
@@ -187,7 +187,7 @@ def _unwritable(path: Path, error: Exception) -> StoreError:
     )
 
 
-_SINKS: dict[str, Callable[[str, pa.Table, Lake, Path, Day | None], str]] = {
+_SINKS: dict[str, Callable[..., str]] = {
     "delta": _write_delta,
     "duckdb": _write_duckdb,
 }

@@ -1,0 +1,77 @@
+"""Exactly the spine's rows, in the spine's order, whatever is joined to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+
+from tests.laws.test_point_in_time import CALM, join
+from tests.laws.worlds import World, worlds
+from windrow.features.contract import Lookup
+from windrow.features.join import point_in_time
+from windrow.stores.engine import engine
+from windrow.testing import MemoryTable, times
+
+HOUR = 3_600_000_000
+
+
+@settings(max_examples=20, **CALM)
+@given(worlds())
+def test_every_spine_row_comes_back_once_and_in_its_place(world: World) -> None:
+    assert join(world).select(world.spine.column_names).equals(world.spine)
+
+
+def test_a_repeated_spine_row_is_answered_each_time() -> None:
+    world = World([], [((1, "N"), 5)] * 3, None)
+    assert join(world).column("world_v1__status").to_pylist() == [2, 2, 2]
+
+
+def test_an_empty_spine_gives_an_empty_answer_with_every_column() -> None:
+    made = join(World([], [], None))
+    assert made.num_rows == 0
+    assert made.column_names == [
+        "row",
+        "id",
+        "area",
+        "event_time",
+        "n",
+        "s",
+        "world_v1__event_time",
+        "world_v1__status",
+    ]
+
+
+@pytest.mark.parametrize("late", [0, 2 * HOUR])
+def test_150000_rows_in_any_order_agree_with_a_binary_search(late: int) -> None:
+    # More rows than the join asks its keys for beforehand; `late` rows make it drop surpassed ones.
+    rng = np.random.default_rng(7)
+    spine_key, spine_at = rng.integers(0, 500, 150_000), rng.integers(0, 1000, 150_000) * HOUR
+    key, at = np.divmod(rng.permutation(500 * 1000)[:200_000], 1000)
+    at = at * HOUR
+    known = at + late * (rng.random(len(at)) < 0.01)
+    stored = pa.table(
+        {"k": key, "x": np.arange(len(key)), "event_time": times(*at.tolist()), "known_at": times(*known.tolist())}
+    )
+    spine = pa.table({"k": spine_key, "event_time": times(*spine_at.tolist())})
+    lookup = Lookup("g_v1", "", {"k": "k"}, {"x": "x"}, {"x": "int64"})
+
+    made = point_in_time(engine(), spine, [lookup], {"g_v1": MemoryTable("g_v1", stored)})
+
+    assert made.select(["k", "event_time"]).equals(spine)
+    assert made.column("x").fill_null(-1).to_pylist() == _searched(key, at, known, spine_key, spine_at)
+
+
+def _searched(
+    key: np.ndarray, at: np.ndarray, known: np.ndarray, spine_key: np.ndarray, spine_at: np.ndarray
+) -> list[int]:
+    # Event times of a key are all different here, so the newest known row is the greatest event time.
+    order = np.lexsort((at, key))
+    flat, wanted = (key * 10_000 + at // HOUR)[order], spine_key * 10_000 + spine_at // HOUR
+    place = np.searchsorted(flat, wanted, side="right") - 1
+    for _ in range(8):  # step back over rows that are not known yet
+        mine = (place >= 0) & (flat[place] // 10_000 == spine_key)
+        place = np.where(mine & (known[order][place] > spine_at), place - 1, place)
+    mine = (place >= 0) & (flat[place] // 10_000 == spine_key)
+    return np.where(mine, order[place], -1).tolist()

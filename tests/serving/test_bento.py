@@ -1,0 +1,250 @@
+"""The real BentoML process, from the outside."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.serving import world
+from tests.serving.conftest import eventually
+from tests.serving.world import GOOD
+from windrow.errors import StoreError
+from windrow.serving.run import Running, start
+from windrow.settings import Settings
+from windrow.stores.log import records
+
+pytestmark = pytest.mark.xdist_group("bento")
+
+
+@dataclass
+class Served:
+    """A running service, and a connection to it that stays open."""
+
+    settings: Settings
+    running: Running
+
+    def connect(self) -> http.client.HTTPConnection:
+        address = urlsplit(self.running.url)
+        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+
+    def __call__(self, method: str, path: str, body: Any = None, connection: Any = None) -> tuple[int, Any]:
+        used = connection or self.connect()
+        used.request(method, path, None if body is None else json.dumps(body))
+        answer = used.getresponse()
+        data = answer.read()
+        if connection is None:
+            used.close()
+        is_json = "json" in (answer.headers["content-type"] or "")
+        return answer.status, json.loads(data) if is_json else data.decode()
+
+
+def settings_for(folder: Path) -> Settings:
+    return Settings.read({"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)})
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = settings_for(tmp_path_factory.mktemp("served"))
+    world.publish(settings)
+    world.release_fraud(settings)
+    with start(settings) as running:
+        yield Served(settings, running)
+
+
+def _children(pid: int) -> list[int]:
+    """The process and everything below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _free(port: int | None) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port or 0))
+        except OSError:
+            return False
+        return True
+
+
+def test_the_service_is_ready_only_with_its_warm_releases(served: Served) -> None:
+    assert served("GET", "/readyz") == (200, {"status": "ready", "releases": {"fraud": "fraud-1"}})
+
+
+def test_a_prediction_is_answered_over_http_and_in_the_log(served: Served) -> None:
+    status, answer = served("POST", "/v1/fraud/predict", GOOD)
+    assert status == 200
+    assert answer["predictions"][0]["value"] == pytest.approx(0.7211152, abs=1e-6)
+    found = [r for _, r in records(served.settings.home / "log") if r.request_id == answer["request_id"]]
+    # The committer may have taken it over already: then it is in the lake.
+    assert [r.output for r in found] == [answer["predictions"][0]["value"]] or (served.settings.home / "lake" / "log").exists()
+
+
+def test_bentoml_answers_nothing_itself(served: Served) -> None:
+    for path in ("/", "/docs.json", "/healthz", "/livez", "/metrics", "/v1/openapi.json"):
+        status, body = served("GET", path)
+        assert status == 200, path
+        assert "bento" not in json.dumps(body).lower(), path
+    for path in ("/schema.json", "/static_content/index.css", "/predict"):
+        status, body = served("GET", path)
+        assert (status, body["type"]) == (404, "urn:windrow:problem:no-page"), path
+
+
+def test_a_connection_is_kept_over_answers_and_problems(served: Served) -> None:
+    bodies = (GOOD, {}, {"x": "y"}, GOOD)
+    with closing(served.connect()) as connection:
+        statuses = [served("POST", "/v1/fraud/predict", body, connection)[0] for body in bodies]
+    assert statuses == [200, 422, 422, 200]
+
+
+def test_a_body_over_one_mebibyte_is_413_over_http(served: Served) -> None:
+    status, answer = served("POST", "/v1/fraud/predict", {"x": "y" * 1_100_000})
+    assert (status, answer["type"]) == (413, "urn:windrow:problem:body-too-large")
+
+
+def test_a_slow_body_is_our_problem_and_not_bentomls(served: Served) -> None:
+    address = urlsplit(served.running.url)
+    with socket.create_connection((address.hostname, address.port), timeout=5) as client:
+        client.sendall(b"POST /v1/fraud/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"application/problem+json" in answer
+
+
+def test_the_service_listens_on_the_loopback_only(served: Served) -> None:
+    port = f":{urlsplit(served.running.url).port:04X}"
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+    assert [address for address in listening if address.endswith(port)] == ["0100007F" + port]
+
+
+def test_the_committer_runs_beside_the_service_and_commits_its_log(served: Served) -> None:
+    served("POST", "/v1/fraud/predict", GOOD)
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in _children(served.running.process.pid)]
+    assert sum(b"windrow.stores.committer" in command for command in commands) == 1
+
+
+def test_promoting_another_release_changes_answers_within_a_second_and_fails_none(served: Served) -> None:
+    seen: list[tuple[float, int, str, float]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with closing(served.connect()) as connection:
+            while not stop.is_set():
+                status, answer = served("POST", "/v1/fraud/predict", GOOD, connection)
+                value = answer["predictions"][0]["value"] if status == 200 else -1.0
+                seen.append((time.monotonic(), status, answer.get("release", ""), value))
+
+    callers = [threading.Thread(target=ask) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    time.sleep(0.3)
+    world.release_fraud(served.settings, 2, shift=-3.0)
+    promoted = time.monotonic()
+    eventually(lambda: seen[-1][2] == "fraud-2")
+    time.sleep(0.3)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert {status for _, status, _, _ in seen} == {200}
+    assert {(release, round(value, 4)) for _, _, release, value in seen} == {("fraud-1", 0.7211), ("fraud-2", 0.1141)}
+    assert max(at for at, _, release, _ in seen if release == "fraud-1") - promoted < 1.0
+
+
+def test_a_taken_port_is_refused_with_the_next_step(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be used: Address already in use. Next: choose another port"):
+        start(settings_for(tmp_path), urlsplit(served.running.url).port)
+
+
+def test_killing_the_supervisor_ends_every_process_and_frees_the_port(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    world.publish(settings)
+    world.release_fraud(settings)
+    running = start(settings)
+    family = _children(running.process.pid)
+    assert len(family) >= 3  # supervisor, worker, committer
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    eventually(lambda: not any(map(_alive, family)), seconds=10)
+    eventually(lambda: _free(urlsplit(running.url).port), seconds=5)
+
+
+def test_stopping_ends_every_process_and_hands_the_log_over(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with start(settings, wait_for="/livez") as running:
+        family = _children(running.process.pid)
+        assert Served(settings, running)("GET", "/readyz")[0] == 503
+    assert not any(map(_alive, family))
+    assert not list((settings.home / "log").glob("*.open"))
+
+
+def test_with_a_release_loaded_and_answering_no_heavy_package_is_imported(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    world.publish(settings)
+    world.release_fraud(settings)
+    code = """
+import asyncio, sys, time
+from bento.service import WindrowService, worker
+app = WindrowService.to_asgi()
+worker._with_committer = False
+worker.start()
+while not worker.live.ready: time.sleep(0.01)
+async def call():
+    async def receive(): return {"type": "http.request", "body": b'{"card_id": 1, "amount": 20, "x": 4}'}
+    sent = []
+    async def send(message): sent.append(message)
+    scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "raw_path": b"/v1/fraud/predict", "query_string": b"", "headers": [], "scheme": "http", "http_version": "1.1", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "root_path": ""}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 200, sent
+asyncio.run(call())
+heavy = "dagster evidently papermill ibis pandas sklearn shap pyarrow duckdb deltalake skops onnx pandera".split()
+print([name for name in heavy if name in sys.modules])
+"""
+    environ = {**os.environ, **settings.environ()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr[-2000:]
+
+
+def test_the_image_has_the_bounds_of_the_package() -> None:
+    import yaml
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    bounds = {*declared["dependencies"], *declared["optional-dependencies"]["serve"]}
+    packages = yaml.safe_load((ROOT / "bento" / "bentofile.yaml").read_text())["python"]["packages"]
+    assert set(packages) <= bounds
+    assert {p for p in bounds if not p.startswith(("click", "rich"))} == set(packages)
+
+
+@pytest.mark.slow
+def test_the_bento_builds_from_the_root(tmp_path: Path) -> None:
+    environ = {**os.environ, "BENTOML_HOME": str(tmp_path), "WINDROW_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "bentoml", "build", "-f", "bento/bentofile.yaml", "."]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(tmp_path.glob("bentos/windrow/*/src/bento/service.py"))

@@ -1,0 +1,67 @@
+"""One Settings object, and no two environments that share a writable place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from windrow.clock import Clock
+from windrow.errors import SettingsError, UnknownNameError
+from windrow.settings import Settings
+
+
+def test_the_defaults_are_beside_the_project() -> None:
+    read = Settings.read({})
+    assert read.home == Path(".windrow").absolute()
+    assert (read.data, read.project, read.clock) == (Path("data").absolute(), Path().absolute(), Clock("data"))
+
+
+def test_every_store_is_inside_home_unless_told_otherwise() -> None:
+    read = Settings.read({"WINDROW_HOME": "/srv/w"})
+    assert (read.lake, read.online, read.metadata) == ("/srv/w/lake", "lmdb:///srv/w/online", "sqlite:////srv/w/metadata.db")
+
+
+def test_a_store_can_be_elsewhere() -> None:
+    assert Settings.read({"WINDROW_ONLINE": "redis://h:1"}).online == "redis://h:1"
+
+
+def test_two_homes_share_no_writable_place() -> None:
+    one, two = (Settings.read({"WINDROW_HOME": home}) for home in ("/a", "/b"))
+    writable = ("home", "lake", "online", "metadata")
+    assert not {str(getattr(one, n)) for n in writable} & {str(getattr(two, n)) for n in writable}
+
+
+@pytest.mark.parametrize("clock", ["real", "data", "fixed:2019-09-30"])
+def test_a_child_process_reads_the_same_settings(clock: str) -> None:
+    read = Settings.read({"WINDROW_HOME": "/srv/w", "WINDROW_DATA": "/srv/d", "WINDROW_CLOCK": clock})
+    assert Settings.read(read.environ()) == read
+
+
+def test_a_setting_that_windrow_does_not_know_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
+        Settings.read({"WINDROW_HOM": "x"})
+
+
+def test_settings_of_others_are_not_looked_at() -> None:
+    assert Settings.read({"DAGSTER_HOME": "/x"}) == Settings.read({})
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert Settings.read({"WINDROW_HOME": "", "WINDROW_CLOCK": ""}) == Settings.read({})
+
+
+def test_an_unknown_clock_is_refused() -> None:
+    with pytest.raises(SettingsError, match="WINDROW_CLOCK is 'noon'"):
+        Settings.read({"WINDROW_CLOCK": "noon"})
+
+
+def test_a_folder_is_made_where_it_is_asked_for(tmp_path: Path) -> None:
+    made = Settings.read({"WINDROW_HOME": str(tmp_path / "new")}).folder("reports")
+    assert (made, made.is_dir()) == (tmp_path / "new" / "reports", True)
+
+
+def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="cannot make the folder .*/file/reports: .* Next: set WINDROW_HOME to a writable folder"):
+        Settings.read({"WINDROW_HOME": str(tmp_path / "file")}).folder("reports")
