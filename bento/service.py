@@ -1,7 +1,7 @@
 """The online service: BentoML carries the process, windrow's middleware answers every request.
 
-    bentoml serve bento.service:WindrowService --host 127.0.0.1 --port 3000
-    bentoml build -f bento/bentofile.yaml .
+From the root of the project: ``bentoml serve bento.service:WindrowService --host 127.0.0.1 --port 3000``,
+and ``bentoml build -f bento/bentofile.yaml .`` for an image.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class WindrowService:
         worker.start()
         settle()
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Give back what the worker holds."""
         worker.close()
 
 
-WindrowService.add_asgi_middleware(WindrowMiddleware, worker=worker)
+WindrowService.add_asgi_middleware(WindrowMiddleware, worker=worker)  # type: ignore[attr-defined]

@@ -13,7 +13,14 @@ from windrow.errors import DeclarationError, SettingsError, TimeError
 
 @pytest.mark.parametrize(
     ("text", "micros"),
-    [("1s", 1_000_000), ("90m", 5_400_000_000), ("24h", 86_400_000_000), ("7d", 604_800_000_000), ("2w", 1_209_600_000_000), ("0s", 0)],
+    [
+        ("1s", 1_000_000),
+        ("90m", 5_400_000_000),
+        ("24h", 86_400_000_000),
+        ("7d", 604_800_000_000),
+        ("2w", 1_209_600_000_000),
+        ("0s", 0),
+    ],
 )
 def test_a_duration_is_a_whole_number_and_a_unit(text: str, micros: int) -> None:
     assert duration(text) == micros
@@ -25,7 +32,9 @@ def test_anything_else_is_no_duration(text: str) -> None:
         duration(text)
 
 
-@pytest.mark.parametrize(("micros", "text"), [(0, "0d"), (3_600_000_000, "1h"), (90_000_000, "90s"), (1_500_000, "1.5s")])
+@pytest.mark.parametrize(
+    ("micros", "text"), [(0, "0d"), (3_600_000_000, "1h"), (90_000_000, "90s"), (1_500_000, "1.5s")]
+)
 def test_a_duration_is_spoken_in_its_largest_whole_unit(micros: int, text: str) -> None:
     assert spoken(micros) == text
 

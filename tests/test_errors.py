@@ -57,7 +57,9 @@ def test_a_failed_validation_shows_eight_reasons_at_most() -> None:
 
 
 def test_a_request_error_carries_its_http_status_and_place() -> None:
-    error = RequestError(422, "wrong_type", "amount is not a number", where="$.rows[0].amount", next_step="send a number")
+    error = RequestError(
+        422, "wrong_type", "amount is not a number", where="$.rows[0].amount", next_step="send a number"
+    )
     assert (error.status, error.kind, error.where) == (422, "wrong_type", "$.rows[0].amount")
 
 
@@ -66,7 +68,9 @@ def test_a_notebook_error_knows_its_cell() -> None:
 
 
 def test_a_notebook_shows_one_line_instead_of_frames() -> None:
-    assert WindrowError("No lake", next_step="dig one")._render_traceback_() == ["WindrowError: No lake. Next: dig one."]
+    assert WindrowError("No lake", next_step="dig one")._render_traceback_() == [
+        "WindrowError: No lake. Next: dig one."
+    ]
 
 
 def test_every_error_is_caught_as_a_windrow_error() -> None:

@@ -19,7 +19,11 @@ def test_the_defaults_are_beside_the_project() -> None:
 
 def test_every_store_is_inside_home_unless_told_otherwise() -> None:
     read = Settings.read({"WINDROW_HOME": "/srv/w"})
-    assert (read.lake, read.online, read.metadata) == ("/srv/w/lake", "lmdb:///srv/w/online", "sqlite:////srv/w/metadata.db")
+    assert (read.lake, read.online, read.metadata) == (
+        "/srv/w/lake",
+        "lmdb:///srv/w/online",
+        "sqlite:////srv/w/metadata.db",
+    )
 
 
 def test_a_store_can_be_elsewhere() -> None:
@@ -63,5 +67,7 @@ def test_a_folder_is_made_where_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="cannot make the folder .*/file/reports: .* Next: set WINDROW_HOME to a writable folder"):
+    with pytest.raises(
+        SettingsError, match="cannot make the folder .*/file/reports: .* Next: set WINDROW_HOME to a writable folder"
+    ):
         Settings.read({"WINDROW_HOME": str(tmp_path / "file")}).folder("reports")

@@ -211,5 +211,7 @@ def test_on_demand_functions_come_from_the_text_that_the_release_carries(folder)
 
 
 def test_a_changed_on_demand_module_is_not_run(folder):
-    with pytest.raises(ModelError, match=r"release 'toy-1': the text of its on-demand module was changed.*Functions: 'double'"):
+    with pytest.raises(
+        ModelError, match=r"release 'toy-1': the text of its on-demand module was changed.*Functions: 'double'"
+    ):
         _ = with_functions(folder, "0" * 64).functions

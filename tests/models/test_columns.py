@@ -27,14 +27,21 @@ def test_names_are_read_from_a_module_without_running_it(tmp_path):
 
 
 def test_names_are_read_from_the_code_of_a_notebook(tmp_path):
-    path = notebook(tmp_path / "train.ipynb", ("markdown", 'columns("not me")'), ("code", ["%pip list\n", 'columns("plan")\n', "!ls"]))
+    path = notebook(
+        tmp_path / "train.ipynb",
+        ("markdown", 'columns("not me")'),
+        ("code", ["%pip list\n", 'columns("plan")\n', "!ls"]),
+    )
     assert asked_columns(path) == ["plan"]
 
 
 def test_a_name_that_the_view_does_not_have_is_refused_with_the_closest(tmp_path):
     path = tmp_path / "train.py"
     path.write_text('WORDS = columns("plan", "amout")')
-    with pytest.raises(UnknownNameError, match=r"the view of service 'fraud' \(asked for by train.py\) has no feature 'amout'.*did you mean 'amount'"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"the view of service 'fraud' \(asked for by train.py\) has no feature 'amout'.*did you mean 'amount'",
+    ):
         check_columns(path, ["plan", "amount"], service="fraud")
 
 

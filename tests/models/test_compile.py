@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -74,6 +79,14 @@ def test_boosted_trees_behind_a_scaler_stay_in_scikit_learn():
     assert "rows differently, by up to" in made.reason
 
 
+def test_a_class_decided_by_the_last_bit_is_not_left_to_the_compiled_model():
+    frame = frame_of(NUMBERS, missing=False)
+    model = fitted(ExtraTreesClassifier(10, max_depth=3, random_state=0), frame)  # ten trees can say exactly 0.5
+    made = compile_estimator(model, NUMBERS, frame)
+    original = SklearnModel(model, task="classification").predict(frame)
+    assert ((made.model(NUMBERS).predict(frame) > 0.5) == (original > 0.5)).all()
+
+
 def test_categorical_histogram_boosting_is_released_only_if_it_answers_alike():
     encoder = make_column_transformer(
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), ["plan"]), remainder="passthrough"
@@ -107,7 +120,9 @@ def test_a_category_that_the_original_refuses_is_not_answered_by_the_compiled_mo
 def test_no_held_out_row_is_an_error():
     frame = frame_of(NUMBERS)
     with pytest.raises(ModelError, match="no held-out row"):
-        compile_estimator(fitted(Ridge(), frame_of(NUMBERS, missing=False)), NUMBERS, {n: v[:0] for n, v in frame.items()})
+        compile_estimator(
+            fitted(Ridge(), frame_of(NUMBERS, missing=False)), NUMBERS, {n: v[:0] for n, v in frame.items()}
+        )
 
 
 def test_a_model_that_refuses_every_held_out_row_is_an_error():

@@ -159,7 +159,10 @@ def test_a_clock_ticks_for_each_key_from_its_first_to_its_last_row(tmp_path):
     world.groups(service)
     made = spine_rows(service, world.lake, engine(), now=99 * HOUR)
     assert made.num_rows == 12 + 2
-    assert made.filter(pc.equal(made["meter"], "south"))["event_time"].cast("int64").to_pylist() == [10 * HOUR, 11 * HOUR]
+    assert made.filter(pc.equal(made["meter"], "south"))["event_time"].cast("int64").to_pylist() == [
+        10 * HOUR,
+        11 * HOUR,
+    ]
 
 
 def test_a_clock_ticks_on_to_now_when_asked_about_a_stretch(tmp_path):
@@ -223,7 +226,9 @@ def test_a_row_does_not_see_what_came_after_it(tmp_path):
     limits = {
         t // DAY: limit
         for part in (train, test)
-        for t, limit, c in zip(times(part.rows), part.frame["limit"].tolist(), part.rows["card_id"].to_pylist(), strict=True)
+        for t, limit, c in zip(
+            times(part.rows), part.frame["limit"].tolist(), part.rows["card_id"].to_pylist(), strict=True
+        )
         if c == 0
     }
     assert (limits[30], limits[31], limits[48]) == (50.0, 9_999.0, 9_999.0)
@@ -234,7 +239,12 @@ def test_a_split_is_loaded_as_float32_and_text_with_its_labels_and_other_columns
     world.groups(service)
     made = build_dataset(service, world.lake, world.metadata, now=60 * DAY, home=tmp_path)
     train = load_split(made, service.view.contract, "train")
-    assert train.X.dtypes.astype(str).to_dict() == {"limit": "float32", "plan": "object", "amount": "float32", "share": "float32"}
+    assert train.X.dtypes.astype(str).to_dict() == {
+        "limit": "float32",
+        "plan": "object",
+        "amount": "float32",
+        "share": "float32",
+    }
     assert (train.y.dtype, sorted(set(train.y.tolist()))) == (np.dtype("float64"), [0.0, 1.0])
     assert train.rows.column_names == ["payment_id", "card_id", "event_time"]
     assert train.X["share"].iloc[0] == pytest.approx(train.X["amount"].iloc[0] / train.X["limit"].iloc[0])
@@ -252,7 +262,9 @@ def test_a_dataset_of_another_view_is_refused(tmp_path):
     world, service = fraud_world(tmp_path), fraud()
     world.groups(service)
     made = build_dataset(service, world.lake, world.metadata, now=60 * DAY, home=tmp_path)
-    with pytest.raises(ModelError, match=r"built for other features than view 'load'.*Next: build fraud/training_dataset again"):
+    with pytest.raises(
+        ModelError, match=r"built for other features than view 'load'.*Next: build fraud/training_dataset again"
+    ):
         load_split(made, load().view.contract, "train")
 
 
@@ -288,7 +300,9 @@ def test_groups_that_were_never_materialised_are_an_error(tmp_path):
 
 def test_a_column_called_label_is_refused(tmp_path):
     view = FeatureView("odd", spine=labels_source, features=[labels_source["label"]])
-    service = PredictionService("odd", view, Label.joined(chargebacks, on="payment_id", matures_after="1d"), model=dict, split=RandomSplit())
+    service = PredictionService(
+        "odd", view, Label.joined(chargebacks, on="payment_id", matures_after="1d"), model=dict, split=RandomSplit()
+    )
     with pytest.raises(DeclarationError, match="view 'odd' has a column called 'label'"):
         build_dataset(service, World(tmp_path).lake, World(tmp_path).metadata, now=0, home=tmp_path)
 
@@ -313,7 +327,10 @@ def test_a_random_split_has_the_exact_share_and_does_not_depend_on_order():
 
 def test_another_seed_draws_other_rows():
     at = np.zeros(40, dtype=np.int64)
-    assert assign(RandomSplit(0.25, seed=1), at, identity(40)).tolist() != assign(RandomSplit(0.25, seed=2), at, identity(40)).tolist()
+    assert (
+        assign(RandomSplit(0.25, seed=1), at, identity(40)).tolist()
+        != assign(RandomSplit(0.25, seed=2), at, identity(40)).tolist()
+    )
 
 
 def test_rows_of_one_time_need_a_random_split():

@@ -29,12 +29,19 @@ def test_a_bar_is_cleared_at_its_own_value(gate, value, passed):
 
 def test_a_metric_that_could_not_be_computed_fails_its_gate():
     result = check_gate(Gate("auc", at_least=0.5), {}, {})
-    assert (result.passed, result.value, result.why) == (False, None, "auc could not be computed: the test rows do not define it")
+    assert (result.passed, result.value, result.why) == (
+        False,
+        None,
+        "auc could not be computed: the test rows do not define it",
+    )
 
 
 def test_a_share_of_a_baseline_that_could_not_be_computed_fails():
     result = check_gate(Gate("mae", of_baseline=0.8), {"mae": 1.0}, {})
-    assert (result.passed, result.why) == (False, "the baseline's mae could not be computed, so there is nothing to compare with")
+    assert (result.passed, result.why) == (
+        False,
+        "the baseline's mae could not be computed, so there is nothing to compare with",
+    )
 
 
 def test_a_share_of_the_baseline_is_taken_on_the_rows_that_have_one():
@@ -44,7 +51,10 @@ def test_a_share_of_the_baseline_is_taken_on_the_rows_that_have_one():
 def test_gates_are_answered_in_their_order():
     service = fraud(gates=[Gate("auc", at_least=0.5), Gate("brier", at_most=0.1)])
     made = check_gates(service, {"auc": 0.7, "brier": 0.2}, {})
-    assert [(g.metric, g.passed, g.bar) for g in made] == [("auc", True, "at least 0.5"), ("brier", False, "at most 0.1")]
+    assert [(g.metric, g.passed, g.bar) for g in made] == [
+        ("auc", True, "at least 0.5"),
+        ("brier", False, "at most 0.1"),
+    ]
 
 
 def test_the_metrics_of_classes_are_those_of_scikit_learn():
@@ -72,7 +82,11 @@ def test_the_metrics_of_numbers_are_those_of_scikit_learn():
 
 def test_one_class_has_no_auc():
     assert np.isnan(auc(np.zeros(3), np.array([0.1, 0.2, 0.3])))
-    assert set(metrics_of("classification", np.zeros(3), np.array([0.1, 0.2, 0.3]))) == {"log_loss", "brier", "accuracy"}
+    assert set(metrics_of("classification", np.zeros(3), np.array([0.1, 0.2, 0.3]))) == {
+        "log_loss",
+        "brier",
+        "accuracy",
+    }
 
 
 def test_one_value_has_no_r2():

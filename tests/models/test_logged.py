@@ -38,7 +38,9 @@ def logged(folder: Path, *records: LogRecord) -> tuple[World, PredictionLog]:
 
 
 def build(world, log, folder, *, now=60 * DAY, **options):
-    return dataset_from_log(fraud(split=RandomSplit(0.25), **options), world.lake, log, world.metadata, now=now, home=folder)
+    return dataset_from_log(
+        fraud(split=RandomSplit(0.25), **options), world.lake, log, world.metadata, now=now, home=folder
+    )
 
 
 def test_a_dataset_of_the_log_has_the_vectors_that_were_served_with_posted_outcomes(tmp_path):
@@ -68,7 +70,9 @@ def test_without_a_posted_outcome_the_labels_source_says_what_came_of_it(tmp_pat
 
 
 def test_without_any_outcome_a_logged_row_is_unknown(tmp_path):
-    world, log = logged(tmp_path, *(prediction(n, DAY) for n in range(1, 9)), *(outcome(n, 0.0, 5 * DAY) for n in range(1, 7)))
+    world, log = logged(
+        tmp_path, *(prediction(n, DAY) for n in range(1, 9)), *(outcome(n, 0.0, 5 * DAY) for n in range(1, 7))
+    )
     made = build(world, log, tmp_path)
     assert (made.rows, made.excluded) == (6, {"unknown": 2})
 

@@ -111,7 +111,14 @@ def test_a_release_survives_writing_and_reading(made):
     assert decode_release(encode_release(release), where="release.json") == release
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"no json", "is not a release"), (b'{"format": 1}', "is not a release: "), (b'{"format": 2}', "release format 2")])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no json", "is not a release"),
+        (b'{"format": 1}', "is not a release: "),
+        (b'{"format": 2}', "release format 2"),
+    ],
+)
 def test_what_is_not_a_release_is_refused(data, message):
     with pytest.raises(ModelError, match=message):
         decode_release(data, where="release.json")

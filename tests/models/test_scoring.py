@@ -28,7 +28,9 @@ def world(tmp_path_factory) -> World:
 def bundle(world):
     made = build_dataset(SERVICE, world.lake, world.metadata, now=48 * HOUR, home=world.home)
     learn = load_split(made, SERVICE.view.contract, "train")
-    release = train(SERVICE, made, registry=world.registry, metadata=world.metadata, estimator=Ridge().fit(learn.X, learn.y))
+    release = train(
+        SERVICE, made, registry=world.registry, metadata=world.metadata, estimator=Ridge().fit(learn.X, learn.y)
+    )
     return world.registry.load(release.id)
 
 

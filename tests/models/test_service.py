@@ -42,12 +42,16 @@ def test_a_label_decides_between_classes_and_numbers():
 def test_a_reserved_name_is_refused():
     from windrow import PredictionService
 
-    with pytest.raises(DeclarationError, match="service cannot be called 'services': the name is part of the HTTP interface"):
+    with pytest.raises(
+        DeclarationError, match="service cannot be called 'services': the name is part of the HTTP interface"
+    ):
         PredictionService("services", payment_view, fraud().label, model=dict, split=RandomSplit())
 
 
 def test_a_baseline_that_the_view_does_not_have_is_refused_with_the_closest():
-    with pytest.raises(UnknownNameError, match="service 'fraud' has no baseline feature 'amout'.*did you mean 'amount'"):
+    with pytest.raises(
+        UnknownNameError, match="service 'fraud' has no baseline feature 'amout'.*did you mean 'amount'"
+    ):
         fraud(baseline="amout")
 
 
@@ -69,7 +73,9 @@ def offline_profile(customers):
 def test_an_online_service_needs_online_groups():
     view = FeatureView("offline", spine=payments, features=[offline_profile])
     assert fraud(view=view).name == "fraud"
-    with pytest.raises(DeclarationError, match=r"service 'fraud' is online, but group 'offline_profile' is not.*set online=True"):
+    with pytest.raises(
+        DeclarationError, match=r"service 'fraud' is online, but group 'offline_profile' is not.*set online=True"
+    ):
         fraud(view=view, online=Online())
 
 

@@ -121,7 +121,10 @@ def test_the_baseline_of_numbers_can_be_a_feature(tmp_path):
 def test_a_baseline_that_is_missing_is_compared_on_the_rows_that_have_it(dataset, tmp_path):
     rows = pq.read_table(dataset.path)
     place, test = rows.schema.get_field_index("amount"), pc.equal(rows["split"], "test").to_pylist()
-    gone = [None if hit and i % 2 else value for i, (hit, value) in enumerate(zip(test, rows["amount"].to_pylist(), strict=True))]
+    gone = [
+        None if hit and i % 2 else value
+        for i, (hit, value) in enumerate(zip(test, rows["amount"].to_pylist(), strict=True))
+    ]
     pq.write_table(rows.set_column(place, "amount", pa.array(gone, pa.float32())), tmp_path / "gone.parquet")
     other = msgspec.structs.replace(dataset, path=str(tmp_path / "gone.parquet"))
     service = fraud(baseline="amount")
@@ -164,11 +167,17 @@ def test_an_uncompiled_model_says_why_in_its_release(dataset, tmp_path):
 BAD_TRAINERS = [
     (lambda: None, r"returned None, which is no estimator.*Next: return an unfitted scikit-learn estimator"),
     (lambda: "model", r"returned str, which is no estimator"),
-    (lambda: DummyClassifier().fit([[0], [1]], [0, 1]), r"returned a DummyClassifier that is fitted already.*Next: return it unfitted"),
+    (
+        lambda: DummyClassifier().fit([[0], [1]], [0, 1]),
+        r"returned a DummyClassifier that is fitted already.*Next: return it unfitted",
+    ),
     (lambda: Ridge(), r"Ridge is made for regression, but the label of service 'fraud' is classes"),
     (lambda: LinearSVC(), r"LinearSVC gives no probability.*Next: wrap it: CalibratedClassifierCV"),
     (lambda: StandardScaler(), r"returned StandardScaler, which is no estimator"),
-    (lambda: LogisticRegression(), r"cannot be fitted: ValueError: .*could not convert string to float.*columns are 'amount', 'limit', 'plan', 'share'"),
+    (
+        lambda: LogisticRegression(),
+        r"cannot be fitted: ValueError: .*could not convert string to float.*columns are 'amount', 'limit', 'plan', 'share'",
+    ),
 ]
 
 
@@ -187,7 +196,9 @@ def test_a_trainer_that_asks_for_a_wrong_column_is_told_which_there_are(dataset)
 
         return make_pipeline(make_column_transformer((StandardScaler(), ["amout"])), LogisticRegression())
 
-    with pytest.raises(ModelError, match=r"cannot be fitted: ValueError: .*amout.*columns are 'amount', 'limit', 'plan', 'share'"):
+    with pytest.raises(
+        ModelError, match=r"cannot be fitted: ValueError: .*amout.*columns are 'amount', 'limit', 'plan', 'share'"
+    ):
         fit(fraud(model=wrong), dataset)
 
 
@@ -195,13 +206,18 @@ def test_a_regressor_for_classes_and_a_classifier_for_numbers_are_refused(tmp_pa
     world, service = load_world(tmp_path), load(model=LogisticRegression)
     world.groups(service)
     made = build_dataset(service, world.lake, world.metadata, now=48 * HOUR, home=tmp_path)
-    with pytest.raises(ModelError, match="LogisticRegression is made for classification, but the label of service 'load' is numbers"):
+    with pytest.raises(
+        ModelError, match="LogisticRegression is made for classification, but the label of service 'load' is numbers"
+    ):
         fit(service, made)
 
 
 BAD_ESTIMATORS = [
     (lambda s: None, r"was given NoneType|trained by the notebook"),
-    (lambda s: linear(), r"Pipeline given to service 'fraud' is not fitted.*Next: call fit\(train\.X, train\.y\) first"),
+    (
+        lambda s: linear(),
+        r"Pipeline given to service 'fraud' is not fitted.*Next: call fit\(train\.X, train\.y\) first",
+    ),
     (lambda s: LogisticRegression().fit(s.X[["amount"]], s.y), r"fitted on other columns than its view has"),
     (lambda s: linear().fit(s.X, s.y + 1), r"knows the classes \[.*\], not 0 and 1"),
     (lambda s: LinearRegression().fit(s.X[["amount"]], s.y), r"LinearRegression is made for regression"),
@@ -219,7 +235,9 @@ def test_a_notebooks_estimator_that_does_not_fit_the_view_is_refused(dataset, tm
 def test_a_dataset_of_an_older_view_is_not_trained_on(dataset, tmp_path):
     other = World(tmp_path)
     old = msgspec.structs.replace(dataset, view_fingerprint="0" * 16)
-    with pytest.raises(ModelError, match=r"is not of service 'fraud' as it is declared now.*Next: build fraud/training_dataset again"):
+    with pytest.raises(
+        ModelError, match=r"is not of service 'fraud' as it is declared now.*Next: build fraud/training_dataset again"
+    ):
         train(fraud(), old, registry=other.registry, metadata=other.metadata)
 
 

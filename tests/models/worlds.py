@@ -34,8 +34,12 @@ payments = Source(
     "payments", id="payment_id", event_time="ts",
     columns={"payment_id": "int64", "card_id": "int64", "amount": "float64"},
 )  # fmt: skip
-customers = Source("customers", event_time="ts", known_at="loaded", columns={"card_id": "int64", "limit": "float64", "plan": "string"})
-chargebacks = Source("chargebacks", event_time="ts", known_at="seen", columns={"payment_id": "int64", "card_id": "int64"})
+customers = Source(
+    "customers", event_time="ts", known_at="loaded", columns={"card_id": "int64", "limit": "float64", "plan": "string"}
+)
+chargebacks = Source(
+    "chargebacks", event_time="ts", known_at="seen", columns={"payment_id": "int64", "card_id": "int64"}
+)
 readings = Source("readings", event_time="ts", columns={"meter": "string", "mw": "float64"})
 
 
@@ -57,7 +61,9 @@ def linear():
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
-    inputs = make_column_transformer((numbers, ["limit", "amount", "share"]), (OneHotEncoder(handle_unknown="ignore"), ["plan"]))
+    inputs = make_column_transformer(
+        (numbers, ["limit", "amount", "share"]), (OneHotEncoder(handle_unknown="ignore"), ["plan"])
+    )
     return make_pipeline(inputs, LogisticRegression())
 
 
@@ -118,8 +124,14 @@ def fraud_world(home: Path, days: int = 60, *, order: int = 1) -> World:
     """One payment a day of each of 6 cards; those above the card's limit are charged back 3 days later."""
     world = World(home)
     cards = list(range(6))
-    world.add(customers, card_id=cards, limit=[50.0 + 10 * c for c in cards], plan=["a", "b"] * 3, ts=[0] * 6, loaded=[0] * 6)
-    rows = [(day * 6 + c, c, float((day * 37 + c * 11) % 100), day * DAY + c * HOUR) for day in range(1, days) for c in cards]
+    world.add(
+        customers, card_id=cards, limit=[50.0 + 10 * c for c in cards], plan=["a", "b"] * 3, ts=[0] * 6, loaded=[0] * 6
+    )
+    rows = [
+        (day * 6 + c, c, float((day * 37 + c * 11) % 100), day * DAY + c * HOUR)
+        for day in range(1, days)
+        for c in cards
+    ]
     for part in (rows[::order], rows[1::2] if order == 2 else []):
         if part:
             ids, owners, amounts, times = (list(column) for column in zip(*part, strict=True))
@@ -139,5 +151,3 @@ def load_world(home: Path, hours: int = 48) -> World:
         ts=[t * HOUR for _, t in times],
     )  # fmt: skip
     return world
-
-

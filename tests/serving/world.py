@@ -73,11 +73,11 @@ def release_fraud(settings: Settings, number: int = 1, *, shift: float = 0.0, pr
 def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) -> str:
     """Release a pipeline with one-hot encoding that stays in scikit-learn."""
     import pandas as pd
-    from skops.io import dumps
     from sklearn.compose import make_column_transformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
+    from skops.io import dumps
 
     frame = {"plan": np.array(["gold", "basic", "(missing)", "gold"], dtype=object), "months": np.array([24, 1, 2, 30], dtype=np.float32)}
     encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ibis
 import ibis.expr.operations as ops
+from ibis.common.annotations import ValidationError
+from ibis.common.exceptions import IbisError
 from ibis.expr.format import pretty
 
 from windrow.clock import duration
@@ -28,6 +31,7 @@ from windrow.schema import (
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+_NO_COLUMN = re.compile(r"(?:'Table' object has no attribute|Column) '(\w+)'")
 _IBIS = {"timestamp": "timestamp('UTC', 6)"}
 _DTYPES = {
     "boolean": "bool", "int8": "int32", "int16": "int32", "int32": "int32", "int64": "int64",
@@ -147,7 +151,7 @@ class FeatureGroup:
         ibis.expr.types.Table
             Columns: keys, features, ``event_time``, ``known_at``.
         """
-        made = _carry_times(self.function(**tables))
+        made = _carry_times(_apply(self, tables))
         _check_result(self, made)
         features = [c for c in made.columns if c not in {*self.entity.key_names, *SYSTEM_COLUMNS}]
         hidden = {c for i in self.inputs.values() if isinstance(i, Source) for c in i.time_columns}
@@ -156,7 +160,8 @@ class FeatureGroup:
         return made.select(*self.entity.key_names, *features, EVENT_TIME, KNOWN_AT).cast(cast)
 
     def __getattr__(self, name: str) -> Column:
-        if name.startswith("_"):
+        # A property that failed with an AttributeError ends up here too, and is no feature.
+        if name.startswith("_") or hasattr(type(self), name):
             raise AttributeError(name)
         return self.column(name)
 
@@ -256,6 +261,17 @@ def _inputs(function: Callable[..., Any]) -> dict[str, Source | FeatureGroup]:
         if name not in known:
             raise UnknownNameError("source or group", name, list(known), where=f"the module of feature group {function.__name__!r}")
     return {name: known[name] for name in inspect.signature(function).parameters}
+
+
+def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
+    try:
+        return group.function(**tables)
+    except (AttributeError, IbisError, ValidationError) as error:
+        where, missing = f"feature group {group.name!r}", _NO_COLUMN.search(str(error))
+        if missing:
+            known = list(dict.fromkeys(c for table in tables.values() for c in table.columns))
+            raise UnknownNameError("column", missing[1], known, where=f"the input of {where}") from error
+        raise DeclarationError(f"{where} cannot be built: {str(error).splitlines()[0][:200]}", next_step="mend its function") from error
 
 
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:

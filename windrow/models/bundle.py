@@ -134,7 +134,10 @@ class Bundle:
         for test, name in self._refuses:
             if test(frame[name]).any():
                 kind = "missing" if test is np.isnan else "infinite"
-                raise ModelError(f"the model of release {self.id!r} does not take a {kind} value of {name!r}", next_step=f"send a number for {name!r}, or train a model that takes missing values")
+                raise ModelError(
+                    f"the model of release {self.id!r} does not take a {kind} value of {name!r}",
+                    next_step=f"send a number for {name!r}, or train a model that takes missing values",
+                )
 
 
 def golden_pairs(frame: Frame, outputs: NDArray[np.float64]) -> Golden:
@@ -167,7 +170,10 @@ def write_bundle(folder: Path, release: Release, files: Mapping[str, bytes]) -> 
             _write(beside / name, data)
         os.rename(beside, folder)
     except OSError as error:
-        raise StoreError(f"release {release.id!r} cannot be written to {folder.parent}: {error.strerror}", next_step="free space or set WINDROW_HOME to a writable folder, then train again") from error
+        raise StoreError(
+            f"release {release.id!r} cannot be written to {folder.parent}: {error.strerror}",
+            next_step="free space or set WINDROW_HOME to a writable folder, then train again",
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
@@ -210,10 +216,16 @@ def read_release(folder: Path) -> Release:
 def _check_files(release: Release, files: Mapping[str, bytes]) -> None:
     needed = {MODEL_FILES[release.backend], "contract.json", "golden.json", "environment.txt"}
     if not needed <= set(release.files) or set(files) != set(release.files):
-        raise ModelError(f"release {release.id!r} has files {sorted(files)}, but says {sorted(release.files)}", next_step="train again")
+        raise ModelError(
+            f"release {release.id!r} has files {sorted(files)}, but says {sorted(release.files)}",
+            next_step="train again",
+        )
     for name, data in files.items():
         if sha256(data) != release.files[name]:
-            raise ModelError(f"release {release.id!r}: {name} is not the file that was released (its SHA-256 differs)", next_step="restore the file from a backup, or train again")
+            raise ModelError(
+                f"release {release.id!r}: {name} is not the file that was released (its SHA-256 differs)",
+                next_step="restore the file from a backup, or train again",
+            )
 
 
 def _refusals(release: Release) -> list[tuple[Callable[..., Any], str]]:
@@ -226,7 +238,9 @@ def _golden(data: bytes, release: Release) -> Golden:
     try:
         return msgspec.json.decode(data, type=Golden)
     except msgspec.MsgspecError as error:
-        raise ModelError(f"release {release.id!r}: golden.json cannot be read: {error}", next_step="train again") from None
+        raise ModelError(
+            f"release {release.id!r}: golden.json cannot be read: {error}", next_step="train again"
+        ) from None
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
@@ -239,7 +253,10 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path.parent.name}/{path.name} cannot be read: {error.strerror}", next_step="restore the release's folder from a backup, or train again") from None
+        raise ModelError(
+            f"{path.parent.name}/{path.name} cannot be read: {error.strerror}",
+            next_step="restore the release's folder from a backup, or train again",
+        ) from None
 
 
 def _write(path: Path, data: bytes) -> None:

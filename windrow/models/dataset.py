@@ -103,7 +103,9 @@ class Split(NamedTuple):
     rows: pa.Table
 
 
-def build_dataset(service: PredictionService, lake: Lake, metadata: Metadata, *, now: int, home: Path) -> TrainingDataset:
+def build_dataset(
+    service: PredictionService, lake: Lake, metadata: Metadata, *, now: int, home: Path
+) -> TrainingDataset:
     """Build the dataset of a service from its feature groups, as each row could have known them.
 
     Parameters
@@ -194,9 +196,15 @@ def load_split(dataset: TrainingDataset, contract: Contract, split: str) -> Spli
 
     if dataset.features != list(contract.feature_names):
         other = sorted(set(dataset.features) ^ set(contract.feature_names))
-        raise ModelError(f"dataset {dataset.id!r} was built for other features than view {contract.view!r} has now ({listed(other)})", next_step=f"build {dataset.service}/training_dataset again")
+        raise ModelError(
+            f"dataset {dataset.id!r} was built for other features than view {contract.view!r} has now ({listed(other)})",
+            next_step=f"build {dataset.service}/training_dataset again",
+        )
     if not Path(dataset.path).is_file():
-        raise NotFoundError(f"the file of dataset {dataset.id!r} is gone ({Path(dataset.path).name})", next_step=f"build {dataset.service}/training_dataset again")
+        raise NotFoundError(
+            f"the file of dataset {dataset.id!r} is gone ({Path(dataset.path).name})",
+            next_step=f"build {dataset.service}/training_dataset again",
+        )
     rows = pq.read_table(dataset.path, memory_map=False)
     rows = rows.filter(pc.equal(rows[SPLIT], split))
     frame = frame_of(rows, contract)
@@ -216,7 +224,10 @@ def _refuse_taken_names(service: PredictionService) -> None:
     used = {*service.view.contract.feature_names, *(f.name for f in service.view.spine.spine_fields)}
     taken = sorted(used & {LABEL, STATE, SPLIT})
     if taken:
-        raise DeclarationError(f"view {service.view.name!r} has a column called {taken[0]!r}, which a training dataset needs itself", next_step="rename it in the source or group")
+        raise DeclarationError(
+            f"view {service.view.name!r} has a column called {taken[0]!r}, which a training dataset needs itself",
+            next_step="rename it in the source or group",
+        )
 
 
 def _known(service: PredictionService, labelled: pa.Table) -> tuple[pa.Table, dict[str, int]]:
@@ -312,7 +323,10 @@ def _write(rows: pa.Table, path: Path) -> None:
         pq.write_table(rows, beside)
         os.replace(beside, path)
     except OSError as error:
-        raise StoreError(f"dataset {path.stem!r} cannot be written to {path.parent}: {error.strerror or error}", next_step="free space or set WINDROW_HOME to a writable folder") from error
+        raise StoreError(
+            f"dataset {path.stem!r} cannot be written to {path.parent}: {error.strerror or error}",
+            next_step="free space or set WINDROW_HOME to a writable folder",
+        ) from error
     finally:
         with suppress(OSError):  # not made, or renamed
             beside.unlink()

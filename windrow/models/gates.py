@@ -8,7 +8,9 @@ from windrow.models.release import GateResult
 from windrow.models.service import Gate, PredictionService
 
 
-def check_gates(service: PredictionService, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> list[GateResult]:
+def check_gates(
+    service: PredictionService, metrics: Mapping[str, float], baseline: Mapping[str, float]
+) -> list[GateResult]:
     """Return what each gate of the service makes of a candidate.
 
     Parameters
@@ -37,7 +39,9 @@ def check_gate(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[str, 
     """
     value, bar = metrics.get(gate.metric), _bar(gate)
     if value is None:
-        return GateResult(gate.metric, None, bar, False, f"{gate.metric} could not be computed: the test rows do not define it")
+        return GateResult(
+            gate.metric, None, bar, False, f"{gate.metric} could not be computed: the test rows do not define it"
+        )
     failed = [why for why in (_below(gate, value), _above(gate, value), _share(gate, value, baseline)) if why]
     naive = baseline.get(gate.metric)
     cleared = f"{gate.metric} is {value:.6g}" + (f", the baseline's {naive:.6g}" if naive is not None else "")
@@ -45,7 +49,11 @@ def check_gate(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[str, 
 
 
 def _bar(gate: Gate) -> str:
-    bars = (("at least {:g}", gate.at_least), ("at most {:g}", gate.at_most), ("at most {:g} of the baseline's", gate.of_baseline))
+    bars = (
+        ("at least {:g}", gate.at_least),
+        ("at most {:g}", gate.at_most),
+        ("at most {:g} of the baseline's", gate.of_baseline),
+    )
     return " and ".join(words.format(bar) for words, bar in bars if bar is not None)
 
 
@@ -66,5 +74,7 @@ def _share(gate: Gate, value: float, baseline: Mapping[str, float]) -> str:
     if naive is None:
         return f"the baseline's {gate.metric} could not be computed, so there is nothing to compare with"
     compared, bar = baseline.get(f"model_{gate.metric}", value), gate.of_baseline * naive
-    words = f"{gate.metric} is {compared:.6g}, the bar is {bar:.6g} ({gate.of_baseline:g} of the baseline's {naive:.6g})"
+    words = (
+        f"{gate.metric} is {compared:.6g}, the bar is {bar:.6g} ({gate.of_baseline:g} of the baseline's {naive:.6g})"
+    )
     return "" if compared <= bar else words

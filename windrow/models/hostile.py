@@ -11,7 +11,14 @@ from windrow.errors import ModelError
 from windrow.features.contract import MISSING_TEXT, Frame
 from windrow.models.runtime import Model
 
-NUMBERS = {"missing": np.nan, "infinite": np.inf, "negative infinite": -np.inf, "large": 1e30, "small": -1e30, "zero": 0.0}
+NUMBERS = {
+    "missing": np.nan,
+    "infinite": np.inf,
+    "negative infinite": -np.inf,
+    "large": 1e30,
+    "small": -1e30,
+    "zero": 0.0,
+}
 TEXTS = {"missing text": MISSING_TEXT, "unseen": "(never seen before)", "empty text": ""}
 
 Refused = dict[str, list[str]]
@@ -137,7 +144,9 @@ def resampled(frame: Frame, rows: int, *, seed: int = 0) -> Frame:
     if have >= rows:
         spread = np.linspace(0, have - 1, rows).astype(int)
         return {name: values[spread] for name, values in frame.items()}
-    return {name: np.concatenate([values, values[rng.integers(0, have, rows - have)]]) for name, values in frame.items()}
+    return {
+        name: np.concatenate([values, values[rng.integers(0, have, rows - have)]]) for name, values in frame.items()
+    }
 
 
 def _two(values: NDArray[Any]) -> NDArray[Any]:

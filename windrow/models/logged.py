@@ -39,10 +39,13 @@ def logged_rows(service: PredictionService, lake: Lake, log: PredictionLog, con:
     logged = log.table(service.name)
     logged = logged.filter(pc.less_equal(logged[EVENT_TIME].cast("int64"), now))
     if not logged.num_rows:
-        raise NotFoundError(f"service {service.name!r} has no logged prediction yet", next_step=f"ask it something: POST /v1/{service.name}/predict")
+        raise NotFoundError(
+            f"service {service.name!r} has no logged prediction yet",
+            next_step=f"ask it something: POST /v1/{service.name}/predict",
+        )
     logged = logged.sort_by([(EVENT_TIME, "ascending"), ("request_id", "ascending"), ("row", "ascending")])
     rows = _rows(service, logged)
-    return _labelled(service, lake, con, rows, _posted(log, service, rows, now), now=now)
+    return _labelled(service, lake, con, rows, posted=_posted(log, service, rows, now), now=now)
 
 
 def _rows(service: PredictionService, logged: pa.Table) -> pa.Table:
@@ -54,7 +57,9 @@ def _rows(service: PredictionService, logged: pa.Table) -> pa.Table:
         if field.name not in contract.feature_names and field.name != EVENT_TIME:
             made = made.append_column(field.name, _column(requests, field.name, arrow_type(field.dtype)))
     for field in contract.features:
-        made = made.append_column(field.name, _column(vectors, field.name, arrow_type("string" if field.dtype == "string" else "float32")))
+        made = made.append_column(
+            field.name, _column(vectors, field.name, arrow_type("string" if field.dtype == "string" else "float32"))
+        )
     return made
 
 
@@ -78,7 +83,7 @@ def _posted(log: PredictionLog, service: PredictionService, rows: pa.Table, now:
 
 
 def _labelled(
-    service: PredictionService, lake: Lake, con: BaseBackend, rows: pa.Table, posted: pa.Array, *, now: int
+    service: PredictionService, lake: Lake, con: BaseBackend, rows: pa.Table, *, posted: pa.Array, now: int
 ) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -46,7 +46,9 @@ class Registry:
         """
         path = self.path(release.id)
         if release.id in {r.id for r in self.list(release.service)}:
-            raise StoreError(f"release {release.id!r} exists already", next_step="releases never change: train again for a new one")
+            raise StoreError(
+                f"release {release.id!r} exists already", next_step="releases never change: train again for a new one"
+            )
         shutil.rmtree(path, ignore_errors=True)  # left by a process that died before its row was written
         write_bundle(path, release, files)
         try:
@@ -98,7 +100,10 @@ class Registry:
     def path(self, id: str) -> Path:
         """Return the folder of a release."""
         if "/" in id or id.startswith("."):
-            raise ModelError(f"{id!r} is no id of a release", next_step=f"look into {self._folder.name}/ or run `windrow releases SERVICE`")
+            raise ModelError(
+                f"{id!r} is no id of a release",
+                next_step=f"look into {self._folder.name}/ or run `windrow releases SERVICE`",
+            )
         return self._folder / id
 
     def load(self, id: str) -> Bundle:

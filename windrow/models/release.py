@@ -155,11 +155,16 @@ def decode_release(data: bytes, *, where: str) -> Release:
     except msgspec.MsgspecError:
         raise ModelError(f"{where} is not a release", next_step="train again; do not edit files of a release") from None
     if number != FORMAT:
-        raise ModelError(f"{where} is of release format {number}, and this windrow reads {FORMAT}", next_step="upgrade windrow to the version that wrote it")
+        raise ModelError(
+            f"{where} is of release format {number}, and this windrow reads {FORMAT}",
+            next_step="upgrade windrow to the version that wrote it",
+        )
     try:
         return msgspec.json.decode(data, type=Release)
     except msgspec.MsgspecError as error:
-        raise ModelError(f"{where} is not a release: {error}", next_step="train again; do not edit files of a release") from None
+        raise ModelError(
+            f"{where} is not a release: {error}", next_step="train again; do not edit files of a release"
+        ) from None
 
 
 def check_functions(release: Release) -> None:

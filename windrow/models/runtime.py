@@ -91,12 +91,18 @@ class SklearnModel:
         try:
             found = get_untrusted_types(data=payload)
         except Exception as error:  # noqa: BLE001 - a file made to harm can fail anywhere in the parser
-            raise ModelError(f"{where} is not a skops file ({type(error).__name__})", next_step="train again; do not edit files of a release") from error
+            raise ModelError(
+                f"{where} is not a skops file ({type(error).__name__})",
+                next_step="train again; do not edit files of a release",
+            ) from error
         trusted = check_types(found, where=where)
         try:
             return cls(loads(payload, trusted=trusted), task=task)
         except Exception as error:  # noqa: BLE001 - as above, and packages of other versions raise what they like
-            raise ModelError(f"{where} cannot be loaded here: {type(error).__name__}: {str(error)[:200]}", next_step="install the versions in its environment.txt, or train again") from error
+            raise ModelError(
+                f"{where} cannot be loaded here: {type(error).__name__}: {str(error)[:200]}",
+                next_step="install the versions in its environment.txt, or train again",
+            ) from error
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
         """Return the probability of class 1, or the value, as float64 of shape (n,).
@@ -140,7 +146,9 @@ def _session(payload: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(payload, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - the runtime raises pybind classes that share no public base
-        raise ModelError(f"ONNX Runtime cannot load the model: {str(error)[:200]}", next_step="train again in this environment") from error
+        raise ModelError(
+            f"ONNX Runtime cannot load the model: {str(error)[:200]}", next_step="train again in this environment"
+        ) from error
 
 
 def _inputs(session: Any, contract: Contract, layout: Layout) -> list[str]:
@@ -148,10 +156,15 @@ def _inputs(session: Any, contract: Contract, layout: Layout) -> list[str]:
     found = [i.name for i in session.get_inputs()]
     # A column that the model ignores need not be an input of the graph.
     if not set(found) <= set(expected):
-        raise ModelError(f"the compiled model asks for {listed(found)}, which are not the inputs of view {contract.view!r}", next_step="train again")
+        raise ModelError(
+            f"the compiled model asks for {listed(found)}, which are not the inputs of view {contract.view!r}",
+            next_step="train again",
+        )
     return found
 
 
 def _refused(error: Exception) -> ModelError:
     reason = str(error).partition("\n")[0][:200]
-    return ModelError(f"the model refuses a row: {reason}", next_step="fill the value before the model, or train one that takes it")
+    return ModelError(
+        f"the model refuses a row: {reason}", next_step="fill the value before the model, or train one that takes it"
+    )

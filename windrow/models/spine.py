@@ -118,7 +118,9 @@ def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: 
             next_step="add a feature group of that entity: its keys say whom to predict for",
         )
     every = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    return every.group_by(wanted).agg(**{FIRST: every[FIRST].min(), LAST: every[LAST].max()}).order_by(wanted).to_pyarrow()
+    return (
+        every.group_by(wanted).agg(**{FIRST: every[FIRST].min(), LAST: every[LAST].max()}).order_by(wanted).to_pyarrow()
+    )
 
 
 def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBackend, **when: Any) -> ir.Table:
@@ -128,17 +130,25 @@ def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBac
     # A row can be used from the later of its two times on.
     eff = ibis.greatest(rows[EVENT_TIME], rows[KNOWN_AT])
     keys = {field: rows[key] for key, field in fields.items()}
-    return rows.select(**keys, windrow_eff=eff).group_by(list(keys)).agg(**{FIRST: ibis._.windrow_eff.min(), LAST: ibis._.windrow_eff.max()})
+    return (
+        rows.select(**keys, windrow_eff=eff)
+        .group_by(list(keys))
+        .agg(**{FIRST: ibis._.windrow_eff.min(), LAST: ibis._.windrow_eff.max()})
+    )
 
 
-def _ticks(service: PredictionService, every: Every, seen: pa.Table, span: tuple[int | None, int | None, int]) -> pa.Table:
+def _ticks(
+    service: PredictionService, every: Every, seen: pa.Table, span: tuple[int | None, int | None, int]
+) -> pa.Table:
     import pyarrow as pa
 
     from windrow.features.join import clock_spine
 
     start, end, now = span
     if not seen.num_rows:
-        raise DataError(f"service {service.name!r} has no key to predict for yet", next_step="materialize its feature groups")
+        raise DataError(
+            f"service {service.name!r} has no key to predict for yet", next_step="materialize its feature groups"
+        )
     timestamp = pa.timestamp("us", "UTC")
     begins, ends = (seen[name].cast(timestamp).cast("int64").to_numpy() for name in (FIRST, LAST))
     until = min(now, int(ends.max()) if end is None else end - 1)

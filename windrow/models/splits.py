@@ -60,7 +60,9 @@ def by_time(split: TimeSplit, times: NDArray[np.int64]) -> NDArray[Any]:
 
 def by_lot(split: RandomSplit, times: NDArray[np.int64], identity: pa.Table) -> NDArray[Any]:
     """Put the share `test` of the rows into ``test``: those whose hash (of seed and identity) is smallest."""
-    texts = zip(times.tolist(), *(identity.column(name).to_pylist() for name in sorted(identity.column_names)), strict=True)
+    texts = zip(
+        times.tolist(), *(identity.column(name).to_pylist() for name in sorted(identity.column_names)), strict=True
+    )
     lots = np.array([_lot(split.seed, row) for row in texts], dtype=np.uint64)
     chosen = np.argsort(lots, kind="stable")[: round(split.test * len(lots))]
     made = np.full(len(lots), TRAIN, dtype=object)

@@ -72,7 +72,9 @@ def train(
     compiled = compile_estimator(fitted, contract, held_out.frame)
     files = pack(compiled, contract, held_out.frame)
     parameters = parameters_of(fitted)
-    release = _release(service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name))
+    release = _release(
+        service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
+    )
     release = msgspec.structs.replace(release, evidence={"estimator": type(fitted).__name__, "parameters": parameters})
     registry.register(release, files)
     record_run(metadata, release, parameters=parameters, seconds=time.perf_counter() - begin)
@@ -110,12 +112,21 @@ def fit(service: PredictionService, dataset: TrainingDataset) -> Any:
 def unfitted(service: PredictionService) -> Any:
     """Return what the service's trainer makes, if it is an unfitted estimator of the right kind."""
     if isinstance(service.model, Notebook):
-        raise ModelError(f"service {service.name!r} is trained by the notebook {service.model.file!r}", next_step=f"run it: windrow run {service.name}, or give its fitted model as estimator=")
+        raise ModelError(
+            f"service {service.name!r} is trained by the notebook {service.model.file!r}",
+            next_step=f"run it: windrow run {service.name}, or give its fitted model as estimator=",
+        )
     made = service.model.load()()
     if not all(hasattr(made, name) for name in ("fit", "predict", "get_params")):
-        raise ModelError(f"{service.model} returned {'None' if made is None else type(made).__name__}, which is no estimator", next_step="return an unfitted scikit-learn estimator or pipeline")
+        raise ModelError(
+            f"{service.model} returned {'None' if made is None else type(made).__name__}, which is no estimator",
+            next_step="return an unfitted scikit-learn estimator or pipeline",
+        )
     if _is_fitted(made):
-        raise ModelError(f"{service.model} returned a {type(made).__name__} that is fitted already", next_step="return it unfitted: windrow fits it, on the training split only")
+        raise ModelError(
+            f"{service.model} returned a {type(made).__name__} that is fitted already",
+            next_step="return it unfitted: windrow fits it, on the training split only",
+        )
     _check_task(service, made)
     return made
 
@@ -129,13 +140,22 @@ def checked(estimator: Any, service: PredictionService) -> Any:
         If it is not fitted, of the wrong kind, gives no probability, or was fitted on other columns.
     """
     if estimator is None or not hasattr(estimator, "predict"):
-        raise ModelError(f"service {service.name!r} was given {type(estimator).__name__}, which is no estimator", next_step="give a fitted scikit-learn estimator or pipeline")
+        raise ModelError(
+            f"service {service.name!r} was given {type(estimator).__name__}, which is no estimator",
+            next_step="give a fitted scikit-learn estimator or pipeline",
+        )
     if not _is_fitted(estimator):
-        raise ModelError(f"the {type(estimator).__name__} given to service {service.name!r} is not fitted", next_step="call fit(train.X, train.y) first")
+        raise ModelError(
+            f"the {type(estimator).__name__} given to service {service.name!r} is not fitted",
+            next_step="call fit(train.X, train.y) first",
+        )
     _check_task(service, estimator)
     _check_columns(service, estimator)
     if service.label.binary and list(estimator.classes_) != [0, 1]:
-        raise ModelError(f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not 0 and 1", next_step="fit it on the labels as they are in the training split (0.0 and 1.0)")
+        raise ModelError(
+            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not 0 and 1",
+            next_step="fit it on the labels as they are in the training split (0.0 and 1.0)",
+        )
     return estimator
 
 
@@ -190,7 +210,12 @@ def _release(
 
 def _reference(dataset: TrainingDataset) -> DatasetRef:
     return DatasetRef(
-        id=dataset.id, hash=dataset.content_hash, rows=dataset.rows, kind=dataset.kind, now=dataset.now, splits=dataset.splits
+        id=dataset.id,
+        hash=dataset.content_hash,
+        rows=dataset.rows,
+        kind=dataset.kind,
+        now=dataset.now,
+        splits=dataset.splits,
     )
 
 
@@ -204,14 +229,24 @@ def _check_view(service: PredictionService, dataset: TrainingDataset) -> None:
 
 def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> None:
     if service.label.binary and len(np.unique(labels)) < 2:
-        raise ModelError(f"every row of the training split of service {service.name!r} has the label {labels[0]:g}", next_step="look at the label's source and matures_after, or at the split")
+        raise ModelError(
+            f"every row of the training split of service {service.name!r} has the label {labels[0]:g}",
+            next_step="look at the label's source and matures_after, or at the split",
+        )
 
 
 def _check_task(service: PredictionService, estimator: Any) -> None:
     wanted, kind = _task(service), type(estimator).__name__
     if task_of(estimator) != wanted:
-        needed = "classes (0 and 1), so it needs a classifier" if service.label.binary else "numbers, so it needs a regressor"
-        raise ModelError(f"{kind} is made for {task_of(estimator)}, but the label of service {service.name!r} is {needed}", next_step=f"change {_trainer(service)}")
+        needed = (
+            "classes (0 and 1), so it needs a classifier"
+            if service.label.binary
+            else "numbers, so it needs a regressor"
+        )
+        raise ModelError(
+            f"{kind} is made for {task_of(estimator)}, but the label of service {service.name!r} is {needed}",
+            next_step=f"change {_trainer(service)}",
+        )
     if service.label.binary and not hasattr(estimator, "predict_proba"):
         raise ModelError(f"{kind} gives no probability", next_step="wrap it: CalibratedClassifierCV(model)")
 

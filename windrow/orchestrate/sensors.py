@@ -44,11 +44,11 @@ def log_sensor(services: Sequence[PredictionService]) -> dg.SensorDefinition:
         name="observe_logs",
         minimum_interval_seconds=_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        required_resource_keys={"stores"},
         description="Counts the rows of every log and of every outcome table; starts nothing.",
     )
-    def observe_logs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        stores: Stores = context.resources.stores
+    def observe_logs(
+        context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
+    ) -> dg.SensorResult | dg.SkipReason:
         seen = msgspec.json.decode(context.cursor or "{}", type=dict[str, int])
         found = {key: (rows, last) for key, rows, last in logged(services, stores)}
         grown = {key: facts for key, facts in found.items() if facts[0] != seen.get(key, 0)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import subprocess
 import sys
@@ -40,11 +39,9 @@ def spawn(
     own_group
         Whether it leads a process group of its own, so that it can be ended with its children.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (root, environ.get("PYTHONPATH", ""))))
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env={**environ, "PYTHONPATH": path},
+        env=dict(environ),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=output,

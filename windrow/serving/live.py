@@ -211,7 +211,7 @@ class LiveServices:
                 if self._when_loaded is not None and self.ready:
                     self._when_loaded()
                     self._when_loaded = None
-            except Exception:  # whatever fails, the thread must live: what is loaded goes on answering
+            except Exception:  # noqa: BLE001 - whatever fails, the thread must live: what is loaded goes on answering
                 _log.exception("the live releases cannot be read; trying again")
                 self._stop.wait(RETRY_SECONDS)
 

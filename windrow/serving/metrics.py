@@ -46,7 +46,7 @@ class Metrics:
         from prometheus_client.exposition import generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]  # a collector is whatever has collect()
+        registry.register(self)
         return bytes(generate_latest(registry))
 
     def collect(self) -> Iterator[Any]:

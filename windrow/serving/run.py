@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,10 +43,8 @@ class Running:
     def stop(self) -> None:
         """End the whole process group; ask first, then do not ask."""
         _signal(self.process, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
         _signal(self.process, signal.SIGKILL)
         self.process.wait()
 
@@ -85,6 +84,8 @@ def start(
     """
     port = port or free_port(host)
     _refuse_taken(host, port)
+    if not (settings.project / "bento" / "service.py").is_file():
+        raise StoreError(f"there is no bento/service.py in {settings.project}", next_step="run this from the project's folder, or set WINDROW_PROJECT")
     environ = {**os.environ, **settings.environ()}
     switch_off(environ)
     path = settings.folder("service") / "service.log"
@@ -150,7 +151,5 @@ def _tail(log: Path) -> str:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return

@@ -32,7 +32,6 @@ DEADLINE = 0.8  # seconds: before BentoML's own time-out answers in our place
 START_SECONDS = 60.0
 _WAITING = 64  # more callers than this cannot be answered in time, so they are told at once
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class _Question(msgspec.Struct, array_like=True):
@@ -146,7 +145,6 @@ class SidePredictor:
 def _start(folder: Path) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = Pipe()
     environ = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environ.get("PYTHONPATH", ""))))
     command = [sys.executable, "-m", "windrow.serving.side_process", str(folder), str(theirs.fileno())]
     child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, env=environ)
     theirs.close()

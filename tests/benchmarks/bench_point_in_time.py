@@ -1,0 +1,148 @@
+"""The point-in-time join against DuckDB's own ASOF join, on the same rows, each in a process of its own.
+
+``BENCH_SIZE=full`` takes 1M spine rows x 3 tables x 10M rows x 10 features (minutes); the default is a fifth.
+windrow reads Delta tables written in the order of key and time; DuckDB reads Parquet in no order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.benchmarks.harness import Row
+
+TABLES, FEATURES = 3, 10
+TIMES = "1700000000000000 + (hash({seed}) % 31536000000000)"  # microseconds of one year
+
+
+class Size(NamedTuple):
+    """How much is joined: rows of the spine, rows and keys of each table."""
+
+    spine: int
+    rows: int
+    keys: int
+
+
+SIZES = {"small": Size(200_000, 2_000_000, 20_000), "full": Size(1_000_000, 10_000_000, 100_000)}
+
+
+def rows() -> list[Row]:
+    """Compare seconds and peak memory; the answers must be the same."""
+    name = os.environ.get("BENCH_SIZE", "small")
+    with tempfile.TemporaryDirectory() as folder:
+        _apart(folder, "make", name)
+        theirs, ours = _apart(folder, "raw"), _apart(folder, "windrow")
+    assert ours["answer"] == theirs["answer"], "windrow and DuckDB gave different answers"
+    size = SIZES[name]
+    what = f"{size.spine / 1e6:g}M x {TABLES} x {size.rows / 1e6:g}M x {FEATURES}"
+    peer = "DuckDB ASOF + ORDER BY over unsorted Parquet"
+    seconds, memory = ours["seconds"] / theirs["seconds"], ours["peak_mb"] / theirs["peak_mb"]
+    note = "answers equal" if name == "full" else "answers equal; the bars are for BENCH_SIZE=full"
+    return [
+        Row(name=f"point-in-time {what}", value=ours["seconds"], unit="s", against=f"{peer}: {theirs['seconds']:.1f} s", ratio=seconds, bar="<= 0.8 x", holds=seconds <= 0.8, note=note),
+        Row(name=f"point-in-time memory {what}", value=ours["peak_mb"], unit="MB", against=f"{peer}: {theirs['peak_mb']:.0f} MB", ratio=memory, bar="<= 0.35 x", holds=memory <= 0.35, note=note),
+    ]  # fmt: skip
+
+
+def _apart(folder: str, part: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.benchmarks.bench_point_in_time", folder, part, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def make(folder: Path, name: str) -> None:
+    """Write spine, unsorted Parquet and sorted Delta tables with the same rows."""
+    from windrow.stores.lake import Lake
+
+    size, con = SIZES[name], _duckdb()
+    con.execute(
+        f"COPY (SELECT i AS row, (hash(i * 17) % {size.keys})::BIGINT AS k, make_timestamptz(({TIMES.format(seed='i * 19')})::BIGINT) "
+        f"AS event_time FROM range({size.spine}) r(i)) TO '{folder}/spine.parquet'"
+    )
+    for table in range(TABLES):
+        values = ", ".join(f"random() AS t{table}_f{i}" for i in range(FEATURES))
+        con.execute(
+            f"CREATE OR REPLACE TABLE made AS SELECT (hash(i * 7 + {table}) % {size.keys})::BIGINT AS k, "
+            f"make_timestamptz(({TIMES.format(seed=f'i * 13 + {table}')})::BIGINT) AS event_time, {values} FROM range({size.rows}) r(i)"
+        )
+        con.execute(f"COPY made TO '{folder}/table_{table}.parquet'")
+        ordered = con.execute("SELECT *, event_time AS known_at FROM made ORDER BY k, event_time").to_arrow_table()
+        Lake(f"{folder}/lake").table(f"features/table_{table}_v1").append(ordered)
+
+
+def raw(folder: Path) -> pa.Table:
+    """What one would write by hand."""
+    joins = " ".join(
+        f"ASOF LEFT JOIN read_parquet('{folder}/table_{t}.parquet') t{t} ON s.k = t{t}.k AND s.event_time >= t{t}.event_time"
+        for t in range(TABLES)
+    )
+    columns = ", ".join(_features())
+    query = f"SELECT s.*, {columns} FROM read_parquet('{folder}/spine.parquet') s {joins} ORDER BY s.row"
+    return _duckdb().execute(query).to_arrow_table()
+
+
+def windrow(folder: Path) -> pa.Table:
+    """The same through windrow."""
+    from windrow.features.contract import Lookup
+    from windrow.features.join import point_in_time
+    from windrow.stores.engine import engine
+    from windrow.stores.lake import Lake
+
+    lake, names = Lake(f"{folder}/lake"), [f"table_{t}_v1" for t in range(TABLES)]
+    lookups = []
+    for table, name in enumerate(names):
+        columns = [f"t{table}_f{i}" for i in range(FEATURES)]
+        lookups.append(Lookup(name, "", {"k": "k"}, {c: c for c in columns}, dict.fromkeys(columns, "float64")))
+    spine = pq.read_table(folder / "spine.parquet")
+    return point_in_time(engine(), spine, lookups, {name: lake.table(f"features/{name}") for name in names})
+
+
+def _features() -> list[str]:
+    return [f"t{table}_f{i}" for table in range(TABLES) for i in range(FEATURES)]
+
+
+def _duckdb() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def _measured(join: Callable[[Path], pa.Table], folder: Path) -> dict[str, object]:
+    begin = time.perf_counter()
+    made = join(folder)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mb": peak, "answer": _digest(made)}
+
+
+def _digest(made: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for name in ["row", *_features()]:
+        digest.update(made.column(name).fill_null(-1).combine_chunks().to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _main(folder: Path, part: str, *arguments: str) -> None:
+    if part == "make":
+        make(folder, *arguments)
+        print("{}")
+    else:
+        print(json.dumps(_measured({"raw": raw, "windrow": windrow}[part], folder)))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), *sys.argv[2:])
