@@ -66,7 +66,9 @@ def test_an_ibis_table_is_taken_as_well() -> None:
 
 @pytest.mark.parametrize("name", ["card_id", "event_time", "known_at"])
 def test_a_missing_key_or_time_is_bad_without_any_schema(name: str) -> None:
-    verdict = validate(group_with(), rows(**{"card_id": [1, 2], name: [1, None]}))
+    verdict = validate(
+        group_with(), rows(**{"card_id": [1, 2], "event_time": [1, 1], "known_at": [1, 1], name: [1, None]})
+    )
     assert verdict.reasons == {f"{name} is missing": 1}
 
 
@@ -130,8 +132,8 @@ def test_a_check_over_other_rows_names_the_right_row_whatever_order_the_engine_a
     class Rising(pandera.DataFrameModel):
         @pandera.dataframe_check
         def rising(cls, data: pandera.IbisData) -> Any:
-            before = data.table.limit.lag().over(ibis.window(order_by=data.table.event_time))
-            return data.table.select(rising=(data.table.limit > before).fill_null(True))
+            before = data.table["limit"].lag().over(ibis.window(order_by=data.table.event_time))
+            return data.table.select(rising=(data.table["limit"] > before).fill_null(True))
 
     verdict = validate(group_with(Rising), rows(event_time=[3, 1, 2], limit=[5.0, 4.0, 3.0]))
     assert (verdict.reasons, verdict.bad.column("card_id").to_pylist()) == ({"rising": 1}, [2])
@@ -193,6 +195,6 @@ def test_checks_that_cannot_judge_the_rows_are_refused(
 
 def test_a_function_may_make_the_schema() -> None:
     def schema() -> pandera.DataFrameSchema:
-        return pandera.DataFrameSchema({"limit": pandera.Column("float64", pandera.Check.le(2), nullable=True)})
+        return pandera.DataFrameSchema({"limit": pandera.Column(float, pandera.Check.le(2), nullable=True)})
 
     assert validate(group_with(schema), rows(limit=[1.0, 3.0])).reasons == {"limit: less_than_or_equal_to(2)": 1}

@@ -81,6 +81,7 @@ def test_a_notebook_that_fails_keeps_its_executed_copy_and_names_the_cell(tmp_pa
     assert (copy.parent / "look_at_habits.ipynb").read_text() == copy.read_text()
 
 
+@pytest.mark.slow
 def test_running_a_notebook_leaves_its_file_as_it_was(tmp_path: Path) -> None:
     path = WORLD / "notebooks" / "look_at_habits.ipynb"
     before, settings = path.read_bytes(), settings_of(tmp_path / "home")

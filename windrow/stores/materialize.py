@@ -332,7 +332,7 @@ def _online_rows(group: FeatureGroup, visible: ir.Table) -> Iterator[tuple[Key, 
     ranked = visible.mutate(windrow_rank=newest).filter(ibis._.windrow_rank == 0)
     # Sorted, because an ordered load into the online store is several times faster.
     chosen = ranked.select(*keys, *times, *group.features).order_by(keys)
-    for batch in chosen.to_pyarrow_batches():
+    for batch in chosen.to_pyarrow().to_batches():
         yield from _batch_rows(batch, len(keys))
 
 

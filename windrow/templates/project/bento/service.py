@@ -1,0 +1,46 @@
+"""The online service: BentoML carries the process, windrow's middleware answers every request.
+
+From the root of the project: ``bentoml serve bento.service:WindrowService --host 127.0.0.1 --port 3000``,
+and ``bentoml build -f bento/bentofile.yaml .`` for an image.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read by BentoML when it is imported
+
+import bentoml
+
+from windrow.serving.asgi import WindrowMiddleware
+from windrow.serving.child import end_with_parent
+from windrow.serving.worker import Worker, settle
+from windrow.settings import Settings
+
+worker = Worker(Settings.read())
+
+
+@bentoml.service(
+    name="windrow",
+    workers=1,
+    http={"host": "127.0.0.1", "port": 3000},
+    traffic={"timeout": 1},  # one timer per request lives this long: the shorter, the less garbage
+    tracing={"excluded_urls": "/"},  # what windrow measures is at /metrics, and every request is in its log
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class WindrowService:
+    """Every live prediction service of the project at ``/v1/{service}``."""
+
+    def __init__(self) -> None:
+        end_with_parent()
+        worker.start()
+        settle()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Give back what the worker holds."""
+        worker.close()
+
+
+WindrowService.add_asgi_middleware(WindrowMiddleware, worker=worker)  # type: ignore[attr-defined]
