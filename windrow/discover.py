@@ -6,6 +6,8 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -85,8 +87,8 @@ def _facts(found: PredictionService) -> dict[str, Any]:
 
 
 def _modules(package: str, project: Path | None) -> list[ModuleType]:
-    if project is not None and str(project) not in sys.path:
-        sys.path.insert(0, str(project))
+    if project is not None:
+        _make_importable(package, project)
     absent = DeclarationError(
         f"There is no package {package!r} in {project or 'the project'}",
         next_step=f"run this in the project's folder, or make {package}/<name>/service.py",
@@ -97,6 +99,17 @@ def _modules(package: str, project: Path | None) -> list[ModuleType]:
         raise absent
     folders = sorted({path.parent.name for place in places for path in place.glob("*/service.py")})
     return [_load(f"{package}.{folder}.service") for folder in folders]
+
+
+def _make_importable(package: str, project: Path) -> None:
+    if str(project) not in sys.path:
+        sys.path.insert(0, str(project))
+    folder = project / package
+    if package not in sys.modules and folder.is_dir() and not (folder / "__init__.py").exists():
+        # Python would prefer any package of that name with an __init__.py, wherever on the path it is.
+        spec = ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        sys.modules[package] = module_from_spec(spec)
 
 
 def _load(name: str, absent: DeclarationError | None = None) -> ModuleType:

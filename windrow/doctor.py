@@ -239,9 +239,11 @@ def _log(patient: _Patient) -> str:
 
     folder, id_ = patient.settings.folder("log"), f"{KIND}-{secrets.token_hex(6)}"
     now = time.time_ns() // 1000
-    facts = {"received_at": now, "event_time": now, "known_at": now, "output": 0.5, "vector": {"x": 1.0}}
+    record = LogRecord(
+        kind=KIND, request_id=id_, service=NAME, received_at=now, event_time=now, known_at=now, output=0.5
+    )
     with LogWriter(folder, f"{KIND}-{os.getpid()}") as log:
-        log.append([LogRecord(kind=KIND, request_id=id_, service=NAME, **facts)])
+        log.append([record])
     rows = PredictionLog(folder, Lake(patient.settings.lake)).table(NAME, kind=KIND).to_pylist()
     read = [row["output"] for row in rows if row["request_id"] == id_]
     if read != [0.5]:

@@ -71,7 +71,6 @@ def view_card(view: FeatureView) -> str:
         "spine": contract.spine,
         "request": ", ".join(f"{f.name}: {f.dtype}" for f in contract.request),
         "groups": ", ".join(g.table_name for g in view.groups),
-        "fingerprint": view.fingerprint,
     }
     body = [_facts(facts), _table(("feature", "dtype", "from"), rows)]
     return _card(f"Feature view {view.name}", "", body, 'load("<service>/training_dataset") shows it over the past')

@@ -41,7 +41,7 @@ _LOGGED = {"log": "prediction", "outcomes": "outcome"}
 _last_loaded: list[str] = []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoredTable:
     """Rows that the project stored under `key`.
 
@@ -56,6 +56,9 @@ class StoredTable:
     key: str
     table: ir.Table
     dtypes: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"{self.key}: {', '.join(self.columns)}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,7 +78,7 @@ class StoredTable:
         return table_card(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingData:
     """A point-in-time training dataset: every row with what was known at its time, and its label.
 
@@ -89,6 +92,9 @@ class TrainingData:
 
     dataset: TrainingDataset
     service: PredictionService
+
+    def __repr__(self) -> str:
+        return f"{self.service.name}/training_dataset: {self.dataset.splits}"
 
     @cached_property
     def train(self) -> Split:
@@ -111,13 +117,16 @@ class TrainingData:
         return dataset_card(self.dataset)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reported:
     """What was reported or saved, shown as a small card."""
 
     title: str
     facts: Mapping[str, Figure]
     next_step: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.title}: {dict(self.facts)}"
 
     def _repr_html_(self) -> str:
         from windrow.html import facts_card

@@ -234,12 +234,24 @@ def _with_row_numbers(table: ir.Table) -> ir.Table:
     def keep(node: Any, kwargs: Mapping[str, Any] | None) -> Any:
         arguments = dict(kwargs or zip(node.argnames, node.args, strict=True))
         parent: Any = arguments.get("first", arguments.get("parent"))
-        if isinstance(node, ops.Project | ops.JoinChain) and _ROW in parent.schema and _ROW not in arguments["values"]:
-            arguments["values"] = {**arguments["values"], _ROW: ops.Field(parent, _ROW)}
-            return type(node)(**arguments)
-        return node.__recreate__(arguments) if kwargs else node
+        if not isinstance(node, ops.Project | ops.JoinChain) or _ROW not in parent.schema:
+            return node.__recreate__(arguments) if kwargs else node
+        if isinstance(node, ops.JoinChain):
+            arguments["rest"] = tuple(_by_row_number(link, parent) for link in arguments["rest"])
+        arguments["values"] = {_ROW: ops.Field(parent, _ROW), **arguments["values"]}
+        return type(node)(**arguments)
 
     return table.op().replace(keep).to_expr()
+
+
+def _by_row_number(link: Any, first: Any) -> Any:
+    """Pandera joins the answers to the rows by position, and a window answers in another order."""
+    import ibis.expr.operations as ops
+
+    if link.how != "positional" or _ROW not in link.table.schema:
+        return link
+    same = ops.Equals(ops.Field(first, _ROW), ops.Field(link.table, _ROW))
+    return ops.JoinLink("inner", link.table, [same])
 
 
 def _duplicates(schema: Any, rows: ir.Table) -> Found:

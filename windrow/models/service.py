@@ -303,6 +303,11 @@ class PredictionService:
         """Changes when any part of the declaration changes."""
         return fingerprint([self.describe(), self.view.fingerprint])
 
+    def _repr_html_(self) -> str:
+        from windrow.html import service_card
+
+        return service_card(self)
+
     def trainer_path(self, notebooks: Path) -> Path:
         """Return the file that trains the model; notebooks are found in the folder `notebooks`."""
         return notebooks / self.model.file if isinstance(self.model, Notebook) else self.model.source_path()

@@ -179,7 +179,9 @@ def _kernel(environment: Mapping[str, str], sockets: str) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    # A kernel is interrupted before it is asked to end, and would print that as an error.
+    quiet = "--IPKernelApp.log_level=CRITICAL"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", quiet]
     spec = KernelSpec(argv=argv, env=dict(environment), language="python", display_name="windrow")
 
     class Kernel(AsyncKernelManager):

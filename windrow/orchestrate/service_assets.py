@@ -148,6 +148,7 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
     columns: list[tuple[str, str, str | None]] = [(f.name, f.dtype, None) for f in service.view.spine.spine_fields]
     columns += [(EVENT_TIME, "timestamp", "the time that was asked about"), (KNOWN_AT, "timestamp", "the clock's now")]
     columns += [("prediction", "float64", service.description), ("release", "string", "which model answered")]
+    columns += [("status", "int32", "the worst status of its features: 0 is present")]
     by_day = {"partitions_def": days, "backfill_policy": dg.BackfillPolicy.single_run()} if days else {}
     plan = Plan(
         key=f"{service.name}/predictions",
@@ -162,10 +163,10 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
     )
 
     def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
-        from windrow.orchestrate.scoring import score
+        from windrow.orchestrate.scoring import score_to_sinks
 
         now = stores.now(service.sources)
-        scored = score(service, stores, span=_span(context) if days else None, now=now)
+        scored = score_to_sinks(service, stores, span=_span(context) if days else None, now=now)
         yield dg.MaterializeResult(metadata=_scored_facts(scored, now), data_version=dg.DataVersion(scored.fingerprint))
 
     return build(plan, body)

@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from windrow.errors import RequestError
 from windrow.serving.answers import encode
@@ -33,6 +33,16 @@ class Services(Protocol):
     def service(self, name: str) -> LiveService:
         """Return one; raise `RequestError` where there is none."""
         ...
+
+
+class Ask(NamedTuple):
+    """A request that keeps its contract, and the moment (nanoseconds) it began."""
+
+    request_id: str
+    service: LiveService
+    rows: Rows
+    begun: int
+    validated: int
 
 
 class Plane:
@@ -64,21 +74,36 @@ class Plane:
         StoreError
             If the online store or the log fails: then there is no answer.
         """
-        begin = _clock()
+        return (await self.answer([self.validate(name, body, request_id=request_id)]))[0]
+
+    def validate(self, name: str, body: bytes, *, request_id: str) -> Ask:
+        """Return what `body` asks of the service `name`; raise `RequestError` if it cannot be asked."""
+        begun = _clock()
         service = self._services.service(name)
         rows = service.reader.read(body)
-        validated = _clock()
+        return Ask(request_id, service, rows, begun, _clock())
+
+    async def answer(self, asks: Sequence[Ask]) -> list[bytes]:
+        """Return the JSON answers to requests for one service: one read, one run of the model, one write.
+
+        Raises
+        ------
+        RequestError
+            If one of them cannot be answered; then none is.
+        StoreError
+            If the online store or the log fails.
+        """
+        service, begun = asks[0].service, _clock()
         now = service.now()
-        times = [now if time is None else time for time in rows.times]
-        vectors = service.transformer.vectors(rows.values, times, now=now)
+        rows = [row for ask in asks for row in ask.rows.values]
+        times = [now if time is None else time for ask in asks for time in ask.rows.times]
+        vectors = service.transformer.vectors(rows, times, now=now)
         service.check_known(vectors)
         gathered = _clock()
         outputs = _numbers(await service.predictor.predict(vectors))
-        stages = _stages(begin, validated, gathered, _clock())
-        self._log.append(
-            _predictions(service, request_id, rows, times, vectors=vectors, outputs=outputs, now=now, stages=stages)
-        )
-        return service.speaker.answer(request_id, outputs, vectors.statuses, now=now)
+        spent = gathered - begun, _clock() - gathered
+        self._log.append(_predictions(asks, times, vectors=vectors, outputs=outputs, now=now, spent=spent))
+        return _answers(asks, outputs, vectors, now)
 
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
@@ -109,36 +134,52 @@ class Plane:
 
 
 def _predictions(
-    service: LiveService,
-    request_id: str,
-    rows: Rows,
-    times: list[int],
+    asks: Sequence[Ask],
+    times: Sequence[int],
     *,
     vectors: Vectors,
-    outputs: list[float],
+    outputs: Sequence[float],
     now: int,
-    stages: dict[str, float],
+    spent: tuple[int, int],
 ) -> list[LogRecord]:
-    name, release, keys, received = service.name, service.release.id, service.keys, _wall()
-    return [
-        LogRecord(
-            kind="prediction",
-            request_id=request_id,
-            service=name,
-            row=i,
-            release=release,
-            received_at=received,
-            event_time=times[i],
-            known_at=now,
-            keys={key: values[key] for key in keys},
-            request=values,
-            vector=vector,
-            statuses=vectors.statuses[i],
-            output=outputs[i],
-            stages_us=stages,
-        )
-        for i, (values, vector) in enumerate(zip(rows.values, vectors.rows(), strict=True))
-    ]
+    service, received, made = asks[0].service, _wall(), vectors.rows()
+    name, release, keys = service.name, service.release.id, service.keys
+    features, model = spent[0] / 1000, spent[1] / 1000
+    records, at = [], 0
+    for ask in asks:
+        stages = {"validate": (ask.validated - ask.begun) / 1000, "features": features, "model": model}
+        for row, values in enumerate(ask.rows.values):
+            record = LogRecord(
+                kind="prediction",
+                request_id=ask.request_id,
+                service=name,
+                row=row,
+                release=release,
+                received_at=received,
+                event_time=times[at],
+                known_at=now,
+                keys={key: values[key] for key in keys},
+                request=values,
+                vector=made[at],
+                statuses=vectors.statuses[at],
+                output=outputs[at],
+                stages_us=stages,
+            )
+            records.append(record)
+            at += 1
+    return records
+
+
+def _answers(asks: Sequence[Ask], outputs: list[float], vectors: Vectors, now: int) -> list[bytes]:
+    speaker, statuses = asks[0].service.speaker, vectors.statuses
+    if len(asks) == 1:
+        return [speaker.answer(asks[0].request_id, outputs, statuses, now=now)]
+    made, at = [], 0
+    for ask in asks:
+        end = at + len(ask.rows.values)
+        made.append(speaker.answer(ask.request_id, outputs[at:end], statuses[at:end], now=now))
+        at = end
+    return made
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
@@ -160,14 +201,6 @@ def _numbers(outputs: list[float]) -> list[float]:
         if not math.isfinite(output):
             raise RequestError(500, "no-number", "The model answered with something that is not a number", next_step="promote another release")
     return outputs
-
-
-def _stages(begin: int, validated: int, gathered: int, predicted: int) -> dict[str, float]:
-    return {
-        "validate": (validated - begin) / 1000,
-        "features": (gathered - validated) / 1000,
-        "model": (predicted - gathered) / 1000,
-    }
 
 
 def _wall() -> int:

@@ -13,6 +13,7 @@ from windrow.serving.child import spawn
 from windrow.serving.live import LiveServices
 from windrow.serving.metrics import Metrics
 from windrow.serving.plane import Plane
+from windrow.serving.turn import Turn
 from windrow.settings import Settings
 from windrow.stores.log import LogWriter
 from windrow.telemetry import switch_off
@@ -47,6 +48,7 @@ class Worker:
         self.live = LiveServices(self._loader, loaded=settle)
         self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
+        self.turn = Turn(self.plane)
         self.live.start()
         if self._with_committer:
             # A thread of its own, because a child ends with the thread that started it.

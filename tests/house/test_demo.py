@@ -1,0 +1,72 @@
+"""The demo as somebody runs it, and what is left of one that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.house.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def _environ(home: Path) -> dict[str, str]:
+    return {**os.environ, "WINDROW_HOME": str(home), "WINDROW_PROJECT": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _demo(home: Path, *options: str) -> dict[str, dict[str, object]]:
+    command = [sys.executable, "-m", "windrow.cli", "demo", "--json", *options]
+    done = subprocess.run(command, env=_environ(home), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return {row["service"]: row for row in json.loads(done.stdout)["services"]}
+
+
+def _processes_of(home: Path) -> list[str]:
+    """Command lines of the processes whose environment names this home."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"WINDROW_HOME={home}\0".encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended meanwhile, or is not ours
+            continue
+    return found
+
+
+def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "windrow.cli", "demo"]
+    with (tmp_path / "killed.log").open("wb") as log:
+        killed = subprocess.Popen(command, env=_environ(home), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 240
+        while not list(home.glob("log/*.open")) and time.monotonic() < deadline and killed.poll() is None:
+            time.sleep(0.1)  # until the service has answered
+        assert killed.poll() is None
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    _until_gone(home)
+    for number in (1, 2):
+        rows = _demo(home)
+        assert set(rows) == {"churn", "electricity"}, number
+        assert [row["problems"] for row in rows.values()] == [[], []]
+    assert _processes_of(home) == []
+
+
+def _until_gone(home: Path) -> None:
+    deadline = time.monotonic() + 10
+    while _processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _processes_of(home) == []
+
+
+def test_planted_drift_is_noticed_in_every_service(tmp_path: Path) -> None:
+    rows = _demo(tmp_path / "home", "--drift")
+    assert [str(row["drift"]).startswith("DRIFT") for row in rows.values()] == [True, True]
+    assert not (tmp_path / "home").exists()  # a home of its own: logs are never rewritten

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.house.conftest import ROOT
+from windrow.cli import _COMMANDS
+
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_make_target_of_the_readme_is_in_the_makefile() -> None:
+    targets = set(
+        re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join([*_blocks("sh"), *re.findall(r"`(make [a-z-]+)`", README)]))
+    )
+    assert targets >= {"demo", "up", "test", "lab", "bench"}
+    assert {t for t in targets if not re.search(rf"^{t}:", MAKEFILE, re.MULTILINE)} == set()
+
+
+def test_every_windrow_command_of_the_readme_exists() -> None:
+    used = set(re.findall(r"^windrow ([a-z]+)", "\n".join(_blocks("sh")), re.MULTILINE))
+    assert used - set(_COMMANDS) == set()
+    assert used >= {"services", "run", "doctor", "new", "diff"}
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_folder_of_the_map_exists() -> None:
+    named = re.findall(r"^\| `([\w/]+)`", README, re.MULTILINE)
+    assert len(named) >= 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_smallest_service_is_a_complete_service(tmp_path: Path) -> None:
+    (code,) = _blocks("python")
+    folder = tmp_path / "project" / "assets" / "bakery"
+    folder.mkdir(parents=True)
+    (folder / "service.py").write_text(code)
+    # A process of its own: this one has imported the repository's assets under the same name.
+    script = (
+        "from windrow.orchestrate.run import run_service; from windrow.settings import Settings;"
+        "done = run_service('bakery', Settings.read());"
+        "print(all(done.checks.values()), done.step('bakery/predictions').facts['dagster/partition_row_count'])"
+    )
+    environ = {**os.environ, "WINDROW_PROJECT": str(folder.parents[1]), "PYTHONPATH": str(folder.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["True", "40"]
