@@ -85,7 +85,8 @@ class WindrowError(Exception):
     def message(self) -> str:
         """The whole text, as sentences."""
         parts = [self.what, self.exists, self.next_step and f"Next: {self.next_step}"]
-        return ". ".join(part for part in parts if part) + "."
+        text = ". ".join(part for part in parts if part)
+        return text if text.endswith("?") else f"{text}."
 
     def _render_traceback_(self) -> list[str]:
         """Show one line in a notebook instead of a page of frames."""
@@ -102,7 +103,7 @@ class UnknownNameError(DeclarationError):
     Examples
     --------
     >>> print(UnknownNameError("column", "amout", ["amount", "lat"], where="source 'payments'"))
-    source 'payments' has no column 'amout'. It has 'amount', 'lat'. Next: did you mean 'amount'?.
+    source 'payments' has no column 'amout'. It has 'amount', 'lat'. Next: did you mean 'amount'?
     """
 
     def __init__(self, kind: str, name: str, known: Sequence[str], *, where: str) -> None:

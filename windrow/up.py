@@ -62,8 +62,9 @@ class House:
         self._dagster_url = f"http://{HOST}:{number}"
         workspace = ["-w", str(self.settings.project / "workspace.yaml")]
         self._spawn("dagster-webserver", ["-m", "dagster_webserver", "-h", HOST, "-p", str(number), *workspace])
-        self._spawn("dagster-daemon", ["-m", "dagster._daemon", "run", *workspace])
         self._await_dagster()
+        # Not before: on a new machine both would make the instance's databases at the same moment.
+        self._spawn("dagster-daemon", ["-m", "dagster._daemon", "run", *workspace])
 
     def wait(self) -> None:
         """Return when Ctrl-C is pressed or the process is asked to end; raise when one of the processes ends."""

@@ -27,13 +27,12 @@ import numpy as np
 
 def km(lat, lon, home_lat, home_lon):
     x = (lon - home_lon) * np.cos(np.radians(home_lat))
-    y = lat - home_lat
-    return 111.2 * np.sqrt(x * x + y * y)
+    return 111.2 * np.hypot(x, lat - home_lat)
 """
 CARD = [f"card_{i}" for i in range(10)]
 MERCHANT = [f"merchant_{i}" for i in range(5)]
 RAW = ("amount", "lat", "lon", "hour")
-REQUEST = {"card_id": 77, "merchant_id": 123, "amount": 12.5, "lat": 48.1, "lon": 11.5, "hour": 7.0}
+REQUEST = {"card_id": 77, "merchant_id": 123, "amount": 12.5, "lat": 48.1, "lon": 11.5, "hour": 7}
 BODY = json.dumps(REQUEST).encode()
 
 

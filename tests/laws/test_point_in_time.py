@@ -7,10 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.laws.oracle import Answer, look_up
-from tests.laws.worlds import CASES, NAMES, World, worlds
+from tests.laws.worlds import CASES, NAMES, World, table, worlds
 from windrow.features.join import point_in_time
+from windrow.features.merge import Needles, match
 from windrow.stores.engine import engine
 
 CALM = {"deadline": None, "database": None, "derandomize": True}
@@ -53,6 +55,25 @@ def test_the_join_says_what_the_oracle_says_in_1000_cases(world: World) -> None:
 @given(worlds())
 def test_the_join_says_what_the_oracle_says_in_20000_cases(world: World) -> None:
     check(world)
+
+
+@settings(max_examples=1000 // CASES, **CALM)
+@given(worlds(), st.integers(1, 7), st.sampled_from(["sorted", "as it comes"]))
+def test_one_pass_over_the_rows_says_what_the_oracle_says_in_1000_cases(world: World, batch: int, order: str) -> None:
+    rows = (
+        sorted(world.rows, key=lambda r: (r.key, r.event_time, r.known_at, r.seq)) if order == "sorted" else world.rows
+    )
+    spine, stored = world.spine, table(rows)
+    times = spine.column("event_time").cast("int64").to_numpy()
+    needles = Needles.of([spine.column("id"), spine.column("area")], times)
+    made = match(stored.to_batches(batch), needles, keys=["id", "area"], columns=["n", "event_time"], n=len(times))
+    assert made is not None
+    found = pa.array(made.place, mask=made.place < 0)
+    said = list(
+        zip(*(made.rows.column(c).cast("int64").take(found).to_pylist() for c in ("event_time", "n")), strict=True)
+    )
+    expected = [look_up(world.rows, key, t) for key, t in world.asked]
+    assert said == [(a.event_time, a.values.get("n")) for a in expected]
 
 
 @settings(max_examples=15, **CALM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +16,7 @@ from windrow.orchestrate.resources import Stores, dagster_home
 from windrow.orchestrate.run import run_service
 from windrow.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
 GROUP = dg.AssetKey(["features", "habits_v1"])
 
 
@@ -96,3 +99,29 @@ def test_running_a_notebook_leaves_its_file_as_it_was(tmp_path: Path) -> None:
     facts = {name: value.value for name, value in event.materialization.metadata.items()}
     assert (facts["rows"], facts["owner"]) == (120, "team:front desk")
     assert path.read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.orchestrate.conftest import settings_of
+from windrow.orchestrate.run import run_service
+
+def die(key, state):
+    if (key, state) == ("features/habits_v1", "started"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_service("visits", settings_of(Path(sys.argv[1])), package="tiny", select=["sources/*", "features/*"], on_step=die)
+"""
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_one_which_works(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(settings.home)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        assert [run.status.value for run in instance.get_runs()] == ["STARTED"]
+    again = run_service("visits", settings, package=PACKAGE, select=["sources/customers", "features/habits_v1"])
+    assert again.step("features/habits_v1").facts["dagster/row_count"] == 120
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"]

@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from windrow.errors import RequestError
 from windrow.features.contract import Contract, Lookup
@@ -100,7 +104,7 @@ def test_a_refused_value_is_never_repeated(value: Any) -> None:
 def test_an_unknown_field_is_refused_with_the_closest_name() -> None:
     error = _error({**GOOD, "amout": 1})
     assert (error.status, error.kind) == (422, "unknown-field")
-    assert error.message == "There is no field 'amout' in a row. Next: did you mean 'amount'?."
+    assert error.message == "There is no field 'amout' in a row. Next: did you mean 'amount'?"
 
 
 def test_an_unknown_field_that_is_no_name_is_not_repeated() -> None:
@@ -189,3 +193,38 @@ def test_an_outcome_in_another_form_is_refused_with_its_place(item: Any, where: 
     with pytest.raises(RequestError, match="Next:") as caught:
         read_outcomes(json.dumps({"outcomes": [item]}).encode())
     assert (caught.value.status, caught.value.where) == (422, where)
+
+
+PLAIN = RowReader(msgspec.structs.replace(CONTRACT, request=tuple(f for f in CONTRACT.request if f.dtype != "timestamp")))
+_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**65), 2**65), st.floats(), st.text(max_size=5), st.just("x" * 1025),
+    st.lists(st.integers(), max_size=1), st.sampled_from([2**31, 2**63 - 1, 2**63, -(2**63), 3.5e38, 1e400, "2026-01-01T00:00:00Z"]),
+)  # fmt: skip
+_RIGHT = {"card_id": st.integers(-(2**63), 2**63 - 1), "amount": st.none() | st.floats(-3e38, 3e38) | st.integers(-9, 9), "count": st.integers(-9, 9), "note": st.none() | st.text(), "vip": st.none() | st.booleans()}
+_MORE = {"payment_id": st.none() | st.integers(-9, 9), "event_time": st.none() | st.just("2026-01-01T00:00:00Z"), "extra": st.integers()}
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(st.fixed_dictionaries(_RIGHT, optional=_MORE), st.dictionaries(st.sampled_from([*_RIGHT, *_MORE]), _VALUES, max_size=2), st.sets(st.sampled_from([*_RIGHT]), max_size=1))
+def test_the_quick_way_gives_what_the_careful_way_gives(right: dict[str, Any], wrong: dict[str, Any], dropped: set[str]) -> None:
+    body = json.dumps({k: v for k, v in {**right, **wrong}.items() if k not in dropped}).encode()
+    try:
+        expected: Any = PLAIN.read_carefully(body)
+    except RequestError as error:
+        expected = (error.status, error.kind, error.where, error.message)
+    try:
+        found: Any = PLAIN.read(body)
+    except RequestError as error:
+        found = (error.status, error.kind, error.where, error.message)
+    assert repr(found) == repr(expected) or (sorted(found.values[0].items(), key=str), found.times) == (sorted(expected.values[0].items(), key=str), expected.times)
+
+
+def test_the_quick_way_takes_right_rows() -> None:
+    assert PLAIN._quick is not None
+    row = {k: v for k, v in GOOD.items() if k != "opened"}
+    assert PLAIN._quick.read(json.dumps(row).encode()) == PLAIN.read_carefully(json.dumps(row).encode())
+
+
+def test_a_column_may_have_any_name() -> None:
+    reader = RowReader(Contract(view="v", spine="s", request=(Field("Total Charges (€)", "float64"),), optional=(), lookups=(), on_demand=(), features=()))
+    assert reader.read('{"Total Charges (€)": 2}'.encode()).values == [{"Total Charges (€)": 2.0}]

@@ -24,7 +24,7 @@ from windrow.serving.transformer import Vectors
 from windrow.serving.worker import Worker
 
 FRAME: dict[str, Any] = {"plan": np.array(["gold", "basic"], dtype=object), "months": np.array([24, 1], dtype=np.float32)}
-VECTORS = Vectors(("plan", "months"), None, FRAME, [["gold", 24.0], ["basic", 1.0]], [{}, {}], [(), ()])
+VECTORS = Vectors(("plan", "months"), None, FRAME, [["gold", 24.0], ["basic", 1.0]], [False, False], [{}, {}], [(), ()])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_its_child_uses_one_native_thread_and_imports_nothing_here(churn: Caller
 
 def test_callers_at_once_each_get_their_own_answer(churn: Caller) -> None:
     predictor = side(churn)
-    made = [Vectors(("plan", "months"), None, {"plan": FRAME["plan"][:1], "months": np.array([m], dtype=np.float32)}, [["gold", m]], [{}], [()]) for m in range(12)]
+    made = [Vectors(("plan", "months"), None, {"plan": FRAME["plan"][:1], "months": np.array([m], dtype=np.float32)}, [["gold", m]], [False], [{}], [()]) for m in range(12)]
 
     async def all_at_once() -> list[list[float]]:
         return await asyncio.gather(*(predictor.predict(v) for v in made))

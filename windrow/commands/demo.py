@@ -71,7 +71,7 @@ class _Teller:
 
 def _row(result: Result) -> dict[str, Any]:
     naive = "" if result.baseline is None else f" (naive {result.baseline:.4g})"
-    waits = None if result.p50_us is None else f"{result.p50_us / 1000:.2f} / {result.p99_us / 1000:.2f} ms"
+    waits = [f"{micros / 1000:.2f}" for micros in (result.p50_us, result.p99_us) if micros is not None]
     return {
         "service": result.service,
         "rows": result.rows,
@@ -79,7 +79,7 @@ def _row(result: Result) -> dict[str, Any]:
         "metric": f"{result.metric} {result.value:.4g}{naive}",
         "release": result.release,
         "written": result.written,
-        "online p50 / p99": waits,
+        "online p50 / p99": f"{' / '.join(waits)} ms" if waits else None,
         "drift": result.drift,
     }
 

@@ -1,6 +1,6 @@
 """One look-up of one group at many times: which row was the newest known one, and its values.
 
-Two steps, so that sorting touches only keys and times, and wide rows are read once:
+Few rows are asked of the engine, in two steps, so that sorting touches only keys and times:
 
 1. ASOF join of the spine's (keys, t) with the table's (keys, eff), ``eff = max(event_time, known_at)``.
    Where a row can become known after a later event of its key (`known_at` is not event time plus
@@ -10,7 +10,8 @@ Two steps, so that sorting touches only keys and times, and wide rows are read o
    back together; the greatest by (event_time, known_at, _seq) is taken. Equal event times need no other
    care: the one with the greater eff is the one with the greater known_at.
 
-The result is a row number per spine row, so the spine's order costs no sort.
+Many rows are found in one pass over the stored ones (`windrow.features.merge`), unless these lie in no order.
+Either way the result is a place per spine row, so the spine's order costs no sort.
 """
 # ruff: noqa: S608 - the statements hold quoted identifiers, names made here and whole numbers, no values of others
 
@@ -18,15 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from windrow.errors import SchemaError, TimeError, UnknownNameError
+from windrow.features.merge import Matched, Needles, match
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ, Status
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 _ROW, _TIME = "_row", "_t"
 _EFF = f"epoch_us(greatest({EVENT_TIME}, {KNOWN_AT}))"
-# Below this many spine rows it pays to look first which keys are wanted at all.
+# Below this many spine rows it pays to look only at the keys that are wanted.
 _FEW = 100_000
+_BATCH = 500_000
 
 
 @dataclass(frozen=True)
@@ -96,45 +98,62 @@ class Found:
         return self.rows.column(column).take(pa.array(self.place, mask=missing))
 
 
+@dataclass(frozen=True)
+class Spine:
+    """The rows asked about: key fields as Arrow, `times` as int64 UTC microseconds of shape (n,), both in a table of the engine."""
+
+    name: str
+    keys: pa.Table
+    times: NDArray[np.int64]
+    _needles: dict[tuple[str, ...], Needles] = field(default_factory=dict)
+
+    def needles(self, fields: tuple[str, ...]) -> Needles:
+        """Return what is asked by `fields`, sorted; once for all groups that are read by them."""
+        if fields not in self._needles:
+            self._needles[fields] = Needles.of([self.keys.column(f) for f in fields], self.times)
+        return self._needles[fields]
+
+
 @contextmanager
-def spine_in_engine(con: Backend, spine: pa.Table, fields: Sequence[str]) -> Iterator[str]:
+def spine_in_engine(con: Backend, rows: pa.Table, fields: Sequence[str]) -> Iterator[Spine]:
     """Copy times and key `fields` of the spine into a temporary table for as long as the block runs.
 
     A copy, because DuckDB 1.5 takes a registered Arrow table for one row and plans a nested-loop join.
 
     Raises
     ------
-    SchemaError
-        If the spine lacks its event time or a key field, or has naive times.
+    SchemaError, TimeError, UnknownNameError
+        If the spine lacks its event time or a key field, or has naive or missing times.
     """
-    narrow = {_ROW: pa.array(np.arange(spine.num_rows)), _TIME: spine_times(spine)}
-    for field in fields:
-        if field not in spine.column_names:
-            raise UnknownNameError("column", field, spine.column_names, where="the spine")
-        narrow[field] = spine.column(field)
-    name = f"spine_{uuid4().hex}"
-    con.con.register(f"{name}_arrow", pa.table(narrow))
+    times = _times(rows)
+    for name in fields:
+        if name not in rows.column_names:
+            raise UnknownNameError("column", name, rows.column_names, where="the spine")
+    name, keys = f"spine_{uuid4().hex}", rows.select(list(fields))
+    narrow = keys.append_column(_ROW, pa.array(np.arange(len(times)))).append_column(_TIME, pa.array(times))
+    con.con.register(f"{name}_arrow", narrow)
     try:
         con.con.execute(f'CREATE TEMP TABLE {name} AS SELECT * FROM "{name}_arrow"')
     finally:
         con.con.unregister(f"{name}_arrow")
     try:
-        yield name
+        yield Spine(name, keys, times)
     finally:
         con.con.execute(f"DROP TABLE IF EXISTS {name}")
 
 
-def spine_times(spine: pa.Table) -> pa.ChunkedArray:
-    """Return the spine's event times as int64 UTC microseconds."""
+def _times(spine: pa.Table) -> NDArray[np.int64]:
     if EVENT_TIME not in spine.column_names:
         raise SchemaError("The spine has no column 'event_time'", next_step="add one: timestamp[us, tz=UTC]")
     column = spine.column(EVENT_TIME)
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
         raise TimeError(f"The spine's event_time is {column.type}", next_step="make it timestamp[us, tz=UTC]")
-    return column.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    if column.null_count:
+        raise TimeError(f"{column.null_count} rows of the spine have no event_time", next_step="give each row its time")
+    return _micros(column.cast(pa.timestamp("us", "UTC")))
 
 
-def find(con: Backend, read: Read, *, table: Any, spine: str, times: pa.ChunkedArray) -> Found:
+def find(con: Backend, read: Read, *, table: Any, spine: Spine) -> Found:
     """Return what `read` knows at every spine row.
 
     Parameters
@@ -144,29 +163,51 @@ def find(con: Backend, read: Read, *, table: Any, spine: str, times: pa.ChunkedA
     table
         Every row of the group, as an Ibis table of `con`.
     spine
-        Name of the temporary table made by `spine_in_engine`.
-    times
-        The spine's event times, int64 of length n.
+        As `spine_in_engine` gives it, with the fields of the read.
     """
     # Also shows in-memory tables to the engine, which compiling alone does not.
     schema = con.to_pyarrow(table.limit(0)).schema
-    _check_columns(read, schema, con.con.execute(f"SELECT * FROM {spine} LIMIT 0").to_arrow_table().schema)
-    rows = _rows_until(con.compile(table), pc.max(times).as_py())
-    matched = f"{spine}_found"
+    _check_columns(read, schema, spine.keys.schema)
+    rows, matched = _rows_until(con.compile(table), spine.times.max(initial=0)), None
+    if len(spine.times) > _FEW and _comparable(read, schema, spine):
+        matched = merged(con, read, rows=rows, spine=spine)
+    matched = matched or joined(con, read, rows=rows, spine=spine)
+    return Found(matched.rows, matched.place, _expired(matched, spine.times, ttl=read.ttl))
+
+
+def merged(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched | None:
+    """Match in one pass over the relation `rows`; None where they lie in no order."""
+    columns = _unique(*read.columns, EVENT_TIME)
+    names = ", ".join(map(_quoted, _unique(*read.keys, *columns, KNOWN_AT, SEQ)))
+    # A plain scan keeps the order of the files; a join would not.
+    reader = con.con.execute(f"SELECT {names} FROM {rows}").to_arrow_reader(_BATCH)
+    needles = spine.needles(tuple(read.keys.values()))
     try:
-        count = _match(con, read, rows=rows, spine=spine, into=matched, few=len(times) <= _FEW)
-        fetched = _fetch(con, read, rows=rows, matched=matched)
+        return match(reader, needles, keys=list(read.keys), columns=columns, n=len(spine.times))
     finally:
-        con.con.execute(f"DROP TABLE IF EXISTS {matched}")
-    place = _places(fetched, len(times), matched=count)
-    kept = fetched.select([*read.columns, EVENT_TIME] if EVENT_TIME not in read.columns else list(read.columns))
-    return Found(kept, place, _expired(fetched, place, times=times, ttl=read.ttl))
+        reader.close()
 
 
-def _rows_until(relation: str, last: int | None) -> str:
+def joined(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched:
+    """Match by an ASOF join of the engine."""
+    into = f"{spine.name}_found"
+    try:
+        count = _match(con, read, rows=rows, spine=spine.name, into=into, few=len(spine.times) <= _FEW)
+        fetched = _fetch(con, read, rows=rows, matched=into)
+    finally:
+        con.con.execute(f"DROP TABLE IF EXISTS {into}")
+    return Matched(
+        fetched.select(_unique(*read.columns, EVENT_TIME)), _places(fetched, len(spine.times), matched=count)
+    )
+
+
+def _comparable(read: Read, table: pa.Schema, spine: Spine) -> bool:
+    return all(table.field(key).type == spine.keys.schema.field(name).type for key, name in read.keys.items())
+
+
+def _rows_until(relation: str, last: int) -> str:
     # Nothing that happened later can be known at any spine row; a plain bound reaches the files' statistics.
-    bound = "" if last is None else f" WHERE {EVENT_TIME} <= make_timestamptz({last}::BIGINT)"
-    return f"(SELECT * FROM ({relation}){bound})"
+    return f"(SELECT * FROM ({relation}) WHERE {EVENT_TIME} <= make_timestamptz({last}::BIGINT))"
 
 
 def _match(con: Backend, read: Read, *, rows: str, spine: str, into: str, few: bool) -> int:
@@ -190,7 +231,7 @@ def _can_be_late(con: Backend, rows: str) -> bool:
 
 
 def _fetch(con: Backend, read: Read, *, rows: str, matched: str) -> pa.Table:
-    columns = dict.fromkeys((*read.columns, EVENT_TIME, KNOWN_AT, SEQ))
+    columns = _unique(*read.columns, EVENT_TIME, KNOWN_AT, SEQ)
     same = " AND ".join(f"m.{_quoted(k)} = r.{_quoted(k)}" for k in read.keys)
     selected = ", ".join("r." + _quoted(c) for c in columns)
     return con.con.execute(
@@ -212,15 +253,12 @@ def _places(fetched: pa.Table, n: int, *, matched: int) -> NDArray[np.int64]:
     return place
 
 
-def _expired(
-    fetched: pa.Table, place: NDArray[np.int64], *, times: pa.ChunkedArray, ttl: int | None
-) -> NDArray[np.bool_]:
-    expired = np.zeros(len(place), dtype=np.bool_)
-    if ttl is None:
-        return expired
-    found = np.flatnonzero(place >= 0)
-    age = times.to_numpy()[found] - _micros(fetched.column(EVENT_TIME))[place[found]]
-    expired[found] = age > ttl
+def _expired(matched: Matched, times: NDArray[np.int64], *, ttl: int | None) -> NDArray[np.bool_]:
+    expired = np.zeros(len(times), dtype=np.bool_)
+    if ttl is not None:
+        found = np.flatnonzero(matched.place >= 0)
+        age = times[found] - _micros(matched.rows.column(EVENT_TIME))[matched.place[found]]
+        expired[found] = age > ttl
     return expired
 
 
@@ -237,18 +275,22 @@ def _check_columns(read: Read, table: pa.Schema, spine: pa.Schema) -> None:
                 exists=f"It has {', '.join(map(repr, table.names))}",
                 next_step="raise the group's version and materialize it again",
             )
-    for key, field in read.keys.items():
-        have, want = spine.field(field).type, table.field(key).type
+    for key, name in read.keys.items():
+        have, want = spine.field(name).type, table.field(key).type
         if pa.types.is_integer(have) != pa.types.is_integer(want):
             raise SchemaError(
-                f"Spine column {field!r} is {have}, but key {key!r} of table {read.name!r} is {want}",
+                f"Spine column {name!r} is {have}, but key {key!r} of table {read.name!r} is {want}",
                 next_step="give both one dtype",
             )
 
 
 def _same(keys: Mapping[str, str], spine: str) -> str:
-    return " AND ".join(f"{spine}.{_quoted(field)} = r.{_quoted(key)}" for key, field in keys.items())
+    return " AND ".join(f"{spine}.{_quoted(name)} = r.{_quoted(key)}" for key, name in keys.items())
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _unique(*names: str) -> list[str]:
+    return list(dict.fromkeys(names))

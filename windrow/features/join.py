@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from windrow.errors import UnknownNameError
 from windrow.features.arrow import to_numpy
-from windrow.features.asof import Read, find, spine_in_engine, spine_times
+from windrow.features.asof import Read, find, spine_in_engine
 from windrow.features.contract import MISSING_TEXT, Contract, Lookup, OnDemand, canonical_column, on_demand_input
 from windrow.features.on_demand import compute
 from windrow.schema import EVENT_TIME, Field
@@ -200,13 +200,13 @@ def _read_all(
     con: Backend, rows: pa.Table, lookups: Sequence[Lookup], *, tables: Mapping[str, Table], as_of: int | None
 ) -> _Read:
     fields = tuple(dict.fromkeys(field for lookup in lookups for field in lookup.keys.values()))
-    times, values, facts = spine_times(rows), dict[str, Any](), dict[str, Any]()
+    values, facts = dict[str, Any](), dict[str, Any]()
     with spine_in_engine(con, rows, fields) as spine:
         for same in _by_keys(lookups):
             table = _table(tables, same[0].group)
             columns = tuple(dict.fromkeys(c for lookup in same for c in lookup.columns.values()))
             read = Read(table.key, same[0].keys, columns, same[0].ttl)
-            found = find(con, read, table=table.scan(con, as_of=as_of), spine=spine, times=times)
+            found = find(con, read, table=table.scan(con, as_of=as_of), spine=spine)
             # Taken out at once, so that one read's rows are in memory at a time.
             values |= {value: found.values(column) for lookup in same for value, column in lookup.columns.items()}
             facts |= {time_column(same[0]): found.event_times(), status_column(same[0]): found.statuses()}

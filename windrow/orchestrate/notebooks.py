@@ -49,7 +49,9 @@ class Outcome:
     @property
     def facts(self) -> Metadata:
         """Metadata of the run: the executed copy and what was reported."""
-        return {**self.metrics, "notebook": dg.MetadataValue.notebook(str(self.copy))}
+        # The button opens copies below the folder that Dagster runs in; the path is there for the others.
+        path = str(self.copy)
+        return {**self.metrics, "notebook": dg.MetadataValue.notebook(path), "file": dg.MetadataValue.path(path)}
 
 
 def notebook_asset(notebook: NotebookFile, *, known: Sequence[str]) -> dg.AssetsDefinition:

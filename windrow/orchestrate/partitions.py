@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DAY = duration("1d")
 _FORMAT = "%Y-%m-%d"
 # Before the first source is there, there is no day to score: an empty set, not a guessed one.
-_NO_DAYS = ("1970-01-01", "1970-01-01")
+# (Not 1970: Dagster takes an end at 0 for no end.)
+_NO_DAYS = ("2000-01-01", "2000-01-01")
 
 
 def day_partitions(

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,8 @@ from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 LATEST = "latest"
+_PROCESS = "windrow/process"
+_OPEN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 # Dagster's log lines belong to the run, in the UI, and not to the terminal of who called.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -96,10 +99,6 @@ def run_service(
         The error that stopped an asset; what was finished before it stays.
     UnknownNameError
         If the service, an asset of `select` or a day of `partitions` does not exist.
-
-    Examples
-    --------
-    >>> run_service("churn", Settings.read(), select=["churn/model"]) # doctest: +SKIP
     """
     begin, steps, checks = time.perf_counter(), list[Step](), dict[str, bool]()
     project = Project(package, settings)
@@ -172,16 +171,46 @@ def _instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     os.environ["DAGSTER_HOME"] = folder  # what a step starts (a notebook) finds the same instance
     try:
         with dg.DagsterInstance.from_config(folder) as instance:
+            end_dead_runs(instance)
             yield instance
     finally:
         os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Mark the runs failed that `run_service` left open when its process was killed; return how many.
+
+    An open run counts as running: it would hold back every run that is started in the UI.
+    """
+    dead = [run for run in instance.get_runs(dg.RunsFilter(statuses=_OPEN)) if _abandoned(run.tags.get(_PROCESS))]
+    for run in dead:
+        instance.report_run_failed(run, "The process that ran it was ended.")
+    return len(dead)
+
+
+def _abandoned(process: str | None) -> bool:
+    return process is not None and process != _process(int(process.partition("@")[0]))
+
+
+def _process(pid: int) -> str:
+    """Return the process with its start, so that a number that was given out again is another process."""
+    try:
+        os.kill(pid, 0)  # sends nothing, only asks
+        state, *facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (ProcessLookupError, FileNotFoundError) as error:
+        # Without /proc the number alone has to do.
+        return f"{pid}@ended" if isinstance(error, ProcessLookupError) else f"{pid}@"
+    return f"{pid}@ended" if state == "Z" else f"{pid}@{facts[18]}"
 
 
 def _run(defs: dg.Definitions, keys: Sequence[str], instance: dg.DagsterInstance, tags: Mapping[str, str]) -> RunResult:
     job = defs.resolve_implicit_global_asset_job_def()
     try:
         done = job.execute_in_process(
-            _QUIET, instance=instance, asset_selection=[asset_key(k) for k in keys], tags=dict(tags)
+            _QUIET,
+            instance=instance,
+            asset_selection=[asset_key(k) for k in keys],
+            tags={**tags, _PROCESS: _process(os.getpid())},
         )
     except dg.Failure as failed:
         # The failure is for the UI; who called this function is told what windrow found.

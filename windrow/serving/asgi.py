@@ -87,10 +87,10 @@ class WindrowMiddleware:
     def _step_out(self, scope: Scope) -> None:
         # BentoML puts tracing and a timer per request around every middleware, for the endpoints inside.
         # We answer everything and have a deadline of our own, so when the server starts we move outside of them.
-        server = scope.get("app")
-        if scope["type"] == "lifespan" and getattr(server, "middleware_stack", None) is not None:
-            outside = WindrowMiddleware(server.middleware_stack, worker=self._worker)
-            server.middleware_stack = outside
+        server: Any = scope.get("app")
+        inside = getattr(server, "middleware_stack", None)
+        if scope["type"] == "lifespan" and inside is not None:
+            server.middleware_stack = WindrowMiddleware(inside, worker=self._worker)
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]

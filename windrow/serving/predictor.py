@@ -47,7 +47,7 @@ class CompiledPredictor:
         try:
             if matrix is None or not self._matrix:
                 return _plain(self._bundle.predict(vectors.frame))
-            if self._one is not None and len(vectors.lists) == 1 and vectors.finite:
+            if self._one is not None and len(vectors.finite) == 1 and vectors.finite[0]:
                 return [self._one.predict(matrix)]  # a bundle refuses missing and infinite values only
             return _plain(self._bundle.predict_matrix(matrix))
         except ModelError as error:

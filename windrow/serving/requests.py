@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -59,7 +59,7 @@ class RowReader:
     Rows(values=[{'amount': 2.0}], times=[None])
     >>> RowReader(contract).read(b'{"amont": 2}')
     Traceback (most recent call last):
-    windrow.errors.RequestError: There is no field 'amont' in a row. Next: did you mean 'amount'?.
+    windrow.errors.RequestError: There is no field 'amont' in a row. Next: did you mean 'amount'?
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -67,6 +67,7 @@ class RowReader:
         self._keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
         self._checks = {name: self._check_of(f) for name, f in self._fields.items()} | {EVENT_TIME: _or_null(_timestamp)}
         self._needed = tuple(f.name for f in contract.request)
+        self._quick = _Quick.of(self._fields, self._keys, self._needed)
 
     def read(self, body: bytes) -> Rows:
         """Return the rows of a body: one object, or ``{"rows": [...]}``.
@@ -76,6 +77,10 @@ class RowReader:
         RequestError
             400 for what is not JSON, 422 for what is not in the contract.
         """
+        return (self._quick and self._quick.read(body)) or self.read_carefully(body)
+
+    def read_carefully(self, body: bytes) -> Rows:
+        """Do what `read` does field by field; it decides, and knows what to say of a mistake."""
         document = decode(body)
         rows = document.get("rows")
         if type(rows) is not list:
@@ -119,6 +124,42 @@ class RowReader:
             return RequestError(422, "missing-key", f"The key {name!r} is missing", where=where, next_step=step)
         step = f"add {name!r} ({field.dtype})" + (", or null if it is not known" if field.nullable else "")
         return RequestError(422, "missing-field", f"Field {name!r} is missing", where=where, next_step=step)
+
+
+class _Quick:
+    """One right row, decoded and checked in one step: most requests are that.
+
+    It accepts nothing that the careful way does not, and leaves every other body to it.
+    """
+
+    def __init__(self, names: tuple[str, ...], row: type[msgspec.Struct], maybe: tuple[str, ...]) -> None:
+        self._names, self._maybe = names, maybe
+        self._decode = msgspec.json.Decoder(row).decode
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Field], keys: set[str], needed: Sequence[str]) -> _Quick | None:
+        """Return the reader for these fields, or None where one has a type it does not know."""
+        if not all(f.dtype in _QUICK for f in fields.values()):
+            return None
+        types = {n: _QUICK[f.dtype] | None if f.nullable and n not in keys else _QUICK[f.dtype] for n, f in fields.items()}
+        types[EVENT_TIME] = str
+        maybe = tuple(name for name in types if name not in needed)
+        # Fields are numbered, because a column may have a name that no attribute can have.
+        numbered = {f"f{i}": name for i, name in enumerate(types)}
+        defined = [(f, types[n] | msgspec.UnsetType, msgspec.UNSET) if n in maybe else (f, types[n]) for f, n in numbered.items()]
+        row = msgspec.defstruct("Row", defined, kw_only=True, forbid_unknown_fields=True, rename=numbered)
+        return cls(tuple(types), row, maybe)
+
+    def read(self, body: bytes) -> Rows | None:
+        try:
+            values = dict(zip(self._names, msgspec.structs.astuple(self._decode(body)), strict=True))
+            for name in self._maybe:
+                if values[name] is msgspec.UNSET:
+                    del values[name]
+            time = values.pop(EVENT_TIME, None)
+            return Rows([values], [None if time is None else _timestamp(time)])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _WrongError):
+            return None
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -253,6 +294,15 @@ _CHECKS: dict[str, _Check] = {
     "float64": _number,
     "string": _text,
     "timestamp": _timestamp,
+}
+_Float = Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+_QUICK: dict[str, Any] = {
+    "bool": bool,
+    "int32": Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],
+    "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    "float32": _Float,
+    "float64": _Float,
+    "string": Annotated[str, msgspec.Meta(max_length=MAX_TEXT)],
 }
 _OUTCOME: dict[str, _Check] = {
     "request_id": _request_id,

@@ -41,6 +41,8 @@ class Vectors(NamedTuple):
         Arrays by name where a feature is text, else None; see `frame`.
     lists
         Each row as plain values, NaN for a missing number.
+    finite
+        Whether all values of a row are numbers, neither missing nor infinite.
     statuses
         Feature -> `Status` for each row.
     unknown
@@ -51,6 +53,7 @@ class Vectors(NamedTuple):
     matrix: NDArray[np.float32] | None
     columns: Frame | None
     lists: list[list[Any]]
+    finite: list[bool]
     statuses: list[dict[str, int]]
     unknown: list[tuple[str, ...]]
 
@@ -64,15 +67,11 @@ class Vectors(NamedTuple):
             return self.columns or {}
         return dict(zip(self.names, self.matrix.T, strict=True))
 
-    @property
-    def finite(self) -> bool:
-        """Whether every value is a number, neither missing nor infinite."""
-        return self.matrix is not None and all(isfinite(sum(values)) for values in self.lists)
-
     def rows(self) -> list[dict[str, float | str | None]]:
         """Return each row by name: floats, text as the model saw it, None for a missing number."""
         names = self.names
-        return [dict(zip(names, _without_nan(values), strict=True)) for values in self.lists]
+        whole = zip(self.lists, self.finite, strict=True)
+        return [dict(zip(names, v if finite else _without_nan(v), strict=True)) for v, finite in whole]
 
 
 class Transformer:
@@ -119,7 +118,7 @@ class Transformer:
         self._reads = _reads(contract.lookups, online) if online is not None else []
         self._raw = _picker([f.name for f in contract.request])
         places = _places(contract, self._reads)
-        self._functions = [_Function.of(spec, functions[spec.function], places) for spec in contract.on_demand]
+        self._functions = [_Function(spec, functions[spec.function], places) for spec in contract.on_demand]
         self._pick = _picker([places[f.name] for f in contract.features])
         self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
         self._names, self._numeric = contract.feature_names, contract.numeric
@@ -161,31 +160,29 @@ class Transformer:
     def _gathered(self, picked: list[tuple[Any, ...]], marks: list[list[int]]) -> Vectors:
         if self._times:
             picked = [self._seconds(row) for row in picked]
-        matrix, columns, lists = None, None, []
+        matrix, columns = None, None
         if self._numeric:
             matrix = np.array(picked, dtype=np.float32)
             lists = matrix.tolist()
+            # The quickest way to find a NaN; what is infinite only takes the longer way.
+            finite = [isfinite(sum(values)) for values in lists]
         else:
             columns = {n: canonical_column(d, [row[i] for row in picked]) for i, (n, d) in enumerate(self._dtypes)}
             lists = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
-        statuses = [self._status(row, states) for row, states in zip(picked, marks, strict=True)]
+            finite = [False] * len(lists)
+        statuses = [
+            self._all_present if whole and not any(states) else self._status(row, states)
+            for row, states, whole in zip(picked, marks, finite, strict=True)
+        ]
         unknown = [self._unknown(states) if _NOT_FOUND in states else () for states in marks]
-        return Vectors(self._names, matrix, columns, lists, statuses, unknown)
+        return Vectors(self._names, matrix, columns, lists, finite, statuses, unknown)
 
     def _status(self, values: tuple[Any, ...], states: list[int]) -> dict[str, int]:
-        if not any(states) and not self._missing(values):
-            return self._all_present
         status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(self._names, values, strict=True)}
         for read, state in zip(self._reads, states, strict=True):
             if state != _PRESENT:
                 status |= dict.fromkeys((n for n in read.names if n in status), state)
         return status
-
-    def _missing(self, values: tuple[Any, ...]) -> bool:
-        if None in values:
-            return True
-        # The quickest way to find a NaN; infinities of both signs only cost the long way.
-        return not isfinite(sum(values)) if self._numeric else any(v != v for v in values)
 
     def _unknown(self, states: list[int]) -> tuple[str, ...]:
         return tuple(read.group for read, state in zip(self._reads, states, strict=True) if state == _NOT_FOUND)
@@ -253,38 +250,39 @@ def _reads(lookups: Sequence[Lookup], online: OnlineStore) -> list[_Read]:
     return reads
 
 
-@dataclass(slots=True)
 class _Function:
-    """One on-demand feature, prepared: which values it reads, for all rows at once."""
+    """One on-demand feature, prepared: which values it reads, for all rows at once.
 
-    spec: OnDemand
-    call: Callable[..., Any]
-    inputs: list[tuple[str, str, int]]  # parameter, dtype, place (-1: the row's time)
-    parameters: tuple[str, ...]
-    numeric: bool
-    text: bool
+    For one thread at a time: inputs of a single row are put into the same arrays again and again.
+    """
 
-    @classmethod
-    def of(cls, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> _Function:
-        inputs = [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()]
-        numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in inputs)
-        return cls(spec, call, inputs, tuple(spec.inputs), numeric, spec.dtype == "string")
+    def __init__(self, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> None:
+        self._spec, self._call, self._text = spec, call, spec.dtype == "string"
+        self._inputs = [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()]
+        self._numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in self._inputs)
+        self._pick = _picker([place for _, _, place in self._inputs])
+        self._one = np.empty((len(self._inputs), 1), dtype=np.float64)
+        self._row, self._given = self._one[:, 0], dict(zip(spec.inputs, self._one, strict=True))
 
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
-        inputs = self.inputs
-        if self.numeric:
-            # By far the most common, and plain values: this is `on_demand_input`, for all of them at once.
-            arrays = np.array([[row[place] for row in flat] for _, _, place in inputs], dtype=np.float64)
-            given = dict(zip(self.parameters, arrays, strict=True))
-        else:
-            given = {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in inputs}
-        made = self.call(**given)
+        given = self._arrays(flat, times)
+        made = self._call(**given)
         # What a function of numbers usually returns needs no conversion: the whole vector is rounded at once.
-        if self.text or type(made) is not np.ndarray or made.dtype != np.float64 or made.shape != (len(flat),):
-            made = compute(self.spec, lambda **_: made, given)
+        if self._text or type(made) is not np.ndarray or made.dtype != np.float64 or made.shape != (len(flat),):
+            made = compute(self._spec, lambda **_: made, given)
         for row, value in zip(flat, made.tolist(), strict=True):
             row.append(value)
+
+    def _arrays(self, flat: list[list[Any]], times: Sequence[int]) -> dict[str, NDArray[Any]]:
+        if not self._numeric:
+            return {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in self._inputs}
+        # Numbers are by far the most common, and these are plain ones: this is `on_demand_input`, for all at once.
+        if len(flat) == 1:
+            self._row[:] = self._pick(flat[0])
+            return self._given
+        arrays = np.array([self._pick(row) for row in flat], dtype=np.float64)
+        return dict(zip(self._given, np.ascontiguousarray(arrays.T), strict=True))
 
 
 def _places(contract: Contract, reads: Sequence[_Read]) -> dict[str, int]:
@@ -313,9 +311,4 @@ def _picker(places: Sequence[Any]) -> _Pick:
 
 
 def _without_nan(values: list[Any]) -> list[Any]:
-    try:
-        if isfinite(sum(values)):
-            return values
-    except TypeError:
-        pass  # text among them
     return [None if v != v else v for v in values]

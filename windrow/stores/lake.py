@@ -376,5 +376,6 @@ def _facts(table: ir.Table) -> dict[str, Any]:
             wanted[name] = table[column].min() if name == "first" else table[column].max()
     row = table.aggregate(**wanted).to_pyarrow()
     # A timestamp's value is its microseconds: no datetime in between that could round it.
-    found = {name: getattr(row.column(name)[0], "value", row.column(name)[0].as_py()) for name in row.column_names}
+    cells = {name: row.column(name)[0] for name in row.column_names}
+    found = {name: cell.value if hasattr(cell, "value") else cell.as_py() for name, cell in cells.items()}
     return {**dict.fromkeys(times), **found, "seq": found["seq"] or 0}

@@ -239,13 +239,17 @@ def _plain(value: Any) -> Any:
 
 def decode_segment(data: bytes) -> tuple[list[LogRecord], bool]:
     """Return the records of a segment's bytes, and whether something in the middle could not be read."""
-    found: list[LogRecord] = []
-    try:
-        for payload in frames(data):
-            found += _decode(payload)
-    except (msgspec.MsgspecError, StoreError):
-        return found, True
-    return found, False
+    found, damaged = list[LogRecord](), False
+    payloads = frames(data)
+    while True:
+        try:
+            found += _decode(next(payloads))
+        except StopIteration:
+            return found, damaged
+        except msgspec.MsgspecError:
+            damaged = True  # this frame only: the ones behind it are whole
+        except StoreError:
+            return found, True
 
 
 def records(folder: Path) -> Iterable[tuple[SegmentId, LogRecord]]:

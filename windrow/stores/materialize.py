@@ -187,7 +187,9 @@ def read_current(table: Source | FeatureGroup, lake: Lake, con: BaseBackend) -> 
     return rows.select(*dict.fromkeys([*table.fields, EVENT_TIME, KNOWN_AT]))
 
 
-def publish_online(group: FeatureGroup, lake: Lake, online: OnlineStore, now: int) -> Published:
+def publish_online(
+    group: FeatureGroup, lake: Lake, online: OnlineStore, now: int, *, since: int | None = None
+) -> Published:
     """Bring the newest visible row of every entity to the online store.
 
     Parameters
@@ -199,6 +201,9 @@ def publish_online(group: FeatureGroup, lake: Lake, online: OnlineStore, now: in
     now
         UTC microseconds. A row is visible from ``max(event_time, known_at)`` on, never before; among
         the visible ones of a key the greatest by (event_time, known_at, _seq) wins.
+    since
+        Only rows that became visible after this time are read: what an earlier call with it as its
+        `now` left to do, as long as nothing was written to the group in between.
 
     Returns
     -------
@@ -213,6 +218,9 @@ def publish_online(group: FeatureGroup, lake: Lake, online: OnlineStore, now: in
     rows = lake.table(group.key).scan(engine())
     moment = _literal_time(now)
     visible = rows.filter((rows[EVENT_TIME] <= moment) & (rows[KNOWN_AT] <= moment))
+    if since is not None:
+        before = _literal_time(since)
+        visible = visible.filter((visible[EVENT_TIME] > before) | (visible[KNOWN_AT] > before))
     written = online.write(group.table_name, list(group.features), _online_rows(group, visible))
     return Published(visible.count().to_pyarrow().as_py(), written, online.count(group.table_name))
 

@@ -1,0 +1,233 @@
+"""The point-in-time look-up by one pass over stored rows: cheap where files are sorted by key and time.
+
+Rows come in batches. A batch is cut wherever the order of (key, event_time, known_at, _seq) is broken. In such
+a piece a row is surpassed where a later row of its key is known as early; the others are in the order of eff
+too, so that binary search finds the last one with ``eff <= t``, and over all pieces the greatest wins. The
+result is right for rows in any order and with any delays, and cheap as long as the pieces are few. Memory
+holds one batch and what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+PIECES = 256  # more than a batch's worth of appends, each sorted; beyond that one sort is cheaper
+_BITS = 62
+
+
+@dataclass(frozen=True)
+class Needles:
+    """What is asked about, in the order of (key, time).
+
+    Attributes
+    ----------
+    row, code, time
+        int64 of shape (m,): number of the spine row, of its key, and its event time; rows with a
+        missing key are left out.
+    values
+        Per key column, its different values in order.
+    mixed
+        Codes of the columns taken together, one per different key, in order.
+    """
+
+    row: Ints
+    code: Ints
+    time: Ints
+    values: list[pa.Array]
+    mixed: Ints
+
+    @classmethod
+    def of(cls, keys: Sequence[pa.ChunkedArray], times: Ints) -> Needles:
+        """Number the keys and sort what is asked."""
+        values = [_in_order(column) for column in keys]
+        mixed = _mixed(keys, values)
+        different = np.unique(mixed[mixed >= 0])
+        code = np.searchsorted(different, mixed)
+        asked = np.flatnonzero(mixed >= 0)
+        row = asked[np.lexsort((times[asked], code[asked]))]
+        return cls(row, code[row], times[row], values, different)
+
+    def codes(self, keys: Sequence[pa.Array]) -> Ints:
+        """Return the number of each stored row's key, -1 where nobody asks for it. Repeats are numbered once."""
+        n = len(keys[0])
+        if n == 0 or len(self.mixed) == 0:
+            return np.full(n, -1)
+        starts = np.flatnonzero(np.append(True, _changes(keys)))
+        mixed = _mixed([k.take(pa.array(starts)) for k in keys], self.values)
+        place = np.minimum(np.searchsorted(self.mixed, mixed), len(self.mixed) - 1)
+        found = np.where(self.mixed[place] == mixed, place, -1)
+        return np.repeat(found, np.diff(np.append(starts, n)))
+
+
+class Matched(NamedTuple):
+    """The rows found, and for each spine row (n of them) its place among them, -1 where nothing is known."""
+
+    rows: pa.Table
+    place: Ints
+
+
+class _Stored(NamedTuple):
+    """Rows of one batch that somebody asks for: where they are in it, their keys and times."""
+
+    at: Ints
+    code: Ints
+    eff: Ints
+    rank: tuple[Ints, Ints, Ints]
+
+    def part(self, begin: int, end: int) -> _Stored:
+        event, known, seq = (r[begin:end] for r in self.rank)
+        return _Stored(self.at[begin:end], self.code[begin:end], self.eff[begin:end], (event, known, seq))
+
+
+def match(
+    batches: Iterable[pa.RecordBatch],
+    needles: Needles,
+    *,
+    keys: Sequence[str],
+    columns: Sequence[str],
+    n: int,
+    pieces: int = PIECES,
+) -> Matched | None:
+    """Return the newest known row for each spine row, or None where the rows lie in more than `pieces` pieces.
+
+    Parameters
+    ----------
+    batches
+        Stored rows: `keys`, `columns`, event_time, known_at, _seq.
+    needles
+        What is asked, over key columns of the same types.
+    columns
+        What to keep of the rows found.
+    n
+        Rows of the spine.
+    """
+    place = np.full(n, -1, dtype=np.int64)
+    best = np.full((3, n), np.iinfo(np.int64).min, dtype=np.int64)
+    kept: list[pa.RecordBatch] = []
+    length = cut = 0
+    for batch in batches:
+        stored = _asked(batch, needles, keys)
+        ends = _ends(stored)
+        cut += max(len(ends) - 2, 0)
+        if cut > pieces or _too_wide(stored):
+            return None
+        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+            piece = stored.part(begin, end)
+            row, at = _newest(piece, needles)
+            better = _greater(tuple(r[at] for r in piece.rank), best[:, row])
+            row, at = row[better], at[better]
+            best[:, row] = [r[at] for r in piece.rank]
+            place[row] = np.arange(length, length + len(row))
+            length += len(row)
+            kept.append(batch.select(list(columns)).take(pa.array(piece.at[at])))
+    return Matched(pa.Table.from_batches(kept) if kept else pa.table({c: [] for c in columns}), place)
+
+
+def _asked(batch: pa.RecordBatch, needles: Needles, keys: Sequence[str]) -> _Stored:
+    code = needles.codes([batch.column(k) for k in keys])
+    at = np.flatnonzero(code >= 0)
+    event, known, seq = (_ints(batch.column(c)) for c in (EVENT_TIME, KNOWN_AT, SEQ))
+    if len(at) < len(code):
+        code, event, known, seq = code[at], event[at], known[at], seq[at]
+    return _Stored(at, code, np.maximum(event, known), (event, known, seq))
+
+
+def _ends(rows: _Stored) -> list[int]:
+    """Where pieces begin and end."""
+    if len(rows.at) == 0:
+        return [0]
+    columns = (rows.code, *rows.rank)
+    breaks, tied = np.zeros(len(rows.at) - 1, dtype=np.bool_), np.arange(len(rows.at) - 1)
+    for column in columns:
+        # The next column decides only where all before it are equal, which is rarely the case.
+        step = column[tied + 1] - column[tied] if len(tied) < len(breaks) else np.diff(column)
+        breaks[tied[step < 0]] = True
+        tied = tied[step == 0]
+    return [0, *(np.flatnonzero(breaks) + 1).tolist(), len(rows.at)]
+
+
+def _newest(rows: _Stored, needles: Needles) -> tuple[Ints, Ints]:
+    """Spine rows that find something in an ordered piece, and where."""
+    first, last, low = rows.code[0], rows.code[-1], rows.eff.min()
+    width = rows.eff.max() - low + 2
+    begin, end = np.searchsorted(needles.code, first, "left"), np.searchsorted(needles.code, last, "right")
+    code, time = needles.code[begin:end], needles.time[begin:end]
+    # One number for key and time; 0 is before every eff, so that a time before all of a key's rows finds none.
+    stored = (rows.code - first) * width + (rows.eff - low + 1)
+    asked = (code - first) * width + np.clip(time - low + 1, 0, width - 1)
+    left = _unsurpassed(stored)
+    at = np.searchsorted(stored[left], asked, "right") - 1
+    place = left[at]
+    found = (at >= 0) & (rows.code[place] == code)
+    return needles.row[begin:end][found], place[found]
+
+
+def _unsurpassed(stored: Ints) -> Ints:
+    # Rows of later keys have greater numbers, so the least number to come is one of the same key, if there is one.
+    least = np.minimum.accumulate(stored[::-1])[::-1]
+    return np.flatnonzero(np.append(stored[:-1] < least[1:], True))
+
+
+def _too_wide(rows: _Stored) -> bool:
+    if len(rows.at) == 0:
+        return False
+    codes = int(rows.code.max()) - int(rows.code.min()) + 1
+    return (codes * (int(rows.eff.max()) - int(rows.eff.min()) + 2)).bit_length() > _BITS
+
+
+def _greater(left: tuple[Any, ...], right: NDArray[np.int64]) -> NDArray[np.bool_]:
+    answer: NDArray[np.bool_] = left[2] > right[2]
+    for a, b in ((left[1], right[1]), (left[0], right[0])):
+        answer = (a > b) | ((a == b) & answer)
+    return answer
+
+
+def _in_order(column: pa.ChunkedArray) -> pa.Array:
+    different = pc.unique(column).drop_null()
+    return different.take(pc.sort_indices(different))
+
+
+def _mixed(keys: Sequence[Any], values: Sequence[pa.Array]) -> Ints:
+    """One number per key over all of its columns, in the order of the columns; -1 where one is unknown."""
+
+    def mix(left: Ints, right: tuple[Any, pa.Array]) -> Ints:
+        column, known = right
+        place = _places(column, known)
+        return np.where((left < 0) | (place < 0), -1, left * len(known) + place)
+
+    return reduce(mix, zip(keys, values, strict=True), np.zeros(len(keys[0]), dtype=np.int64))
+
+
+def _places(column: Any, known: pa.Array) -> Ints:
+    return _ints(pc.fill_null(pc.index_in(column, value_set=known, skip_nulls=True), -1).cast(pa.int64()))
+
+
+def _changes(keys: Sequence[pa.Array]) -> NDArray[np.bool_]:
+    n = len(keys[0])
+    changed = np.zeros(n - 1, dtype=np.bool_)
+    for column in keys:
+        # A missing key next to another counts as a change, which only costs a repeat.
+        different = pc.fill_null(pc.not_equal(column.slice(1), column.slice(0, n - 1)), True)
+        changed |= different.to_numpy(zero_copy_only=False)
+    return changed
+
+
+def _ints(column: Any) -> Ints:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    values: Ints = (column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_numpy()
+    return values
