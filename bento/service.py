@@ -14,7 +14,7 @@ import bentoml
 
 from windrow.serving.asgi import WindrowMiddleware
 from windrow.serving.child import end_with_parent
-from windrow.serving.worker import Worker, settle
+from windrow.serving.worker import Worker
 from windrow.settings import Settings
 
 worker = Worker(Settings.read())
@@ -35,7 +35,6 @@ class WindrowService:
     def __init__(self) -> None:
         end_with_parent()
         worker.start()
-        settle()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:

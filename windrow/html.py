@@ -15,6 +15,7 @@ from windrow.clock import from_micros, spoken
 from windrow.errors import StoreError, WindrowError
 
 if TYPE_CHECKING:
+    from windrow.features.contract import Contract
     from windrow.features.group import FeatureGroup
     from windrow.features.view import FeatureView
     from windrow.models.dataset import TrainingDataset
@@ -64,20 +65,20 @@ def group_card(group: FeatureGroup) -> str:
 def view_card(view: FeatureView) -> str:
     """Return the card of a feature view: what a request brings and what a model is given."""
     contract = view.contract
-    origin = {v: f"{lookup.group}.{c}" for lookup in contract.lookups for v, c in lookup.columns.items()}
-    origin |= {c.name: f"{c.function}({', '.join(c.inputs.values())})" for c in contract.on_demand}
-    rows = [(f.name, f.dtype, origin.get(f.name, "request")) for f in contract.features]
+    read = [(g.table_name, *_newest(g.key), ", ".join(i.key for i in g.inputs.values())) for g in view.groups]
     facts = {
         "spine": contract.spine,
         "request": ", ".join(f"{f.name}: {f.dtype}" for f in contract.request),
-        "groups": ", ".join(g.table_name for g in view.groups),
     }
-    body = [_facts(facts), _table(("feature", "dtype", "from"), rows)]
+    body = [_facts(facts), _table(("group", "rows", "newest", "reads"), read), _features(contract)]
     return _card(f"Feature view {view.name}", "", body, 'load("<service>/training_dataset") shows it over the past')
 
 
-def dataset_card(dataset: TrainingDataset) -> str:
-    """Return the card of a training dataset: rows by split, what was left out, and where it was cut off in time."""
+def dataset_card(dataset: TrainingDataset, contract: Contract | None = None) -> str:
+    """Return the card of a training dataset: rows by split, what was left out, its time, and its features.
+
+    With the `contract` of its view, each feature's dtype and origin too.
+    """
     facts = {
         "service": dataset.service,
         "rows": f"{dataset.rows:,}",
@@ -87,8 +88,8 @@ def dataset_card(dataset: TrainingDataset) -> str:
         "as of": _moment(dataset.now),
         "content": dataset.content_hash[:16],
     }
-    names = [f if isinstance(f, str) else f.name for f in dataset.features]
-    body = [_facts(facts), _facts({"features": _some(names)})]
+    columns = _features(contract) if contract else _facts({"features": _some(dataset.features)})
+    body = [_facts(facts), columns]
     return _card(f"Training dataset {dataset.id}", "", body, "fit on .train.X and .train.y, judge on .test")
 
 
@@ -102,6 +103,8 @@ def release_card(release: Release) -> str:
         "answers with": release.backend + (f" ({release.backend_reason})" if release.backend_reason else ""),
         "dataset": f"{release.dataset.id} ({release.dataset.rows:,} rows, {release.dataset.kind})",
         "groups": ", ".join(release.groups),
+        "takes": _some([f.name for f in release.contract.request]),
+        "features": _some(release.contract.feature_names),
     }
     body = [_facts(facts), _table(("metric", "model", "baseline"), metrics)]
     body += [_table(("gate", "verdict", "bar", "value"), gates)] if gates else []
@@ -205,6 +208,21 @@ def _lineage(group: FeatureGroup) -> dict[str, str]:
     except WindrowError:
         return {}  # the card is about the group; its error is told where the group is used
     return {name: _some([f"{upstream}.{column}" for upstream, column in found], 3) for name, found in read.items()}
+
+
+def _features(contract: Contract) -> str:
+    origin = {v: f"{lookup.group}.{c}" for lookup in contract.lookups for v, c in lookup.columns.items()}
+    origin |= {c.name: f"{c.function}({', '.join(c.inputs.values())})" for c in contract.on_demand}
+    return _table(
+        ("feature", "dtype", "from"), [(f.name, f.dtype, origin.get(f.name, "request")) for f in contract.features]
+    )
+
+
+def _newest(key: str) -> tuple[str, str]:
+    stats = _stats(key)
+    if stats is None or stats.last is None:
+        return "0", "nothing yet"
+    return f"{stats.rows:,}", _moment(stats.last)
 
 
 def _online(service: PredictionService) -> str:

@@ -114,7 +114,7 @@ class TrainingData:
     def _repr_html_(self) -> str:
         from windrow.html import dataset_card
 
-        return dataset_card(self.dataset)
+        return dataset_card(self.dataset, self.service.view.contract)
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import MutableMapping
 
 SWITCHES = {
@@ -30,3 +31,15 @@ def switch_off(environ: MutableMapping[str, str] | None = None) -> MutableMappin
     target = os.environ if environ is None else environ
     target.update(SWITCHES)
     return target
+
+
+def main() -> None:
+    """Run a program with telemetry switched off: ``python -m windrow.telemetry jupyter lab``."""
+    if len(sys.argv) < 2:
+        sys.exit("Name a program, such as: python -m windrow.telemetry jupyter lab")
+    switch_off()
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606 - the program that the user named
+
+
+if __name__ == "__main__":
+    main()

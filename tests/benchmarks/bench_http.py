@@ -52,7 +52,9 @@ def _loaded(urls: dict[str, str]) -> Loads:
             for name, url in urls.items():
                 if name == "bentoml" and connections != 8:
                     continue
-                loads.setdefault((name, connections), []).append(load(url, rig.BODY, connections=connections, seconds=SECONDS))
+                loads.setdefault((name, connections), []).append(
+                    load(url, rig.BODY, connections=connections, seconds=SECONDS)
+                )
     failed = {key: sum(one.failed for one in found) for key, found in loads.items()}
     assert not any(failed.values()), failed
     return loads
@@ -64,7 +66,18 @@ def _throughput(loads: Loads) -> list[Row]:
         ratio = _ratio(loads, "fastapi", connections, "per_second")
         ours = median(one.per_second for one in loads["windrow", connections])
         name = f"http requests/s, {connections} connection{'s' if connections > 1 else ''}"
-        made.append(Row(name=name, value=ours, unit="1/s", against="FastAPI + scikit-learn", ratio=ratio, bar=f">= {bar:g} x", holds=ratio >= bar, note=_note()))
+        made.append(
+            Row(
+                name=name,
+                value=ours,
+                unit="1/s",
+                against="FastAPI + scikit-learn",
+                ratio=ratio,
+                bar=f">= {bar:g} x",
+                holds=ratio >= bar,
+                note=_note(),
+            )
+        )
     return made
 
 
@@ -73,14 +86,34 @@ def _latency(loads: Loads) -> list[Row]:
     for connections in (8, 32):
         ratio = _ratio(loads, "fastapi", connections, "p99_ms")
         ours = median(one.p99_ms for one in loads["windrow", connections])
-        made.append(Row(name=f"http p99, {connections} connections", value=ours, unit="ms", against="FastAPI + scikit-learn", ratio=ratio, bar="< 1 x", holds=ratio < 1, note=_note()))
+        made.append(
+            Row(
+                name=f"http p99, {connections} connections",
+                value=ours,
+                unit="ms",
+                against="FastAPI + scikit-learn",
+                ratio=ratio,
+                bar="< 1 x",
+                holds=ratio < 1,
+                note=_note(),
+            )
+        )
     return made
 
 
 def _against_bentoml(loads: Loads) -> Row:
     ratio = _ratio(loads, "bentoml", 8, "per_second")
     theirs = median(one.per_second for one in loads["bentoml", 8])
-    return Row(name="http requests/s against plain BentoML, 8 connections", value=theirs, unit="1/s (theirs)", against="@bentoml.api + scikit-learn", ratio=ratio, bar=">= 6 x", holds=ratio >= 6, note=_note())
+    return Row(
+        name="http requests/s against plain BentoML, 8 connections",
+        value=theirs,
+        unit="1/s (theirs)",
+        against="@bentoml.api + scikit-learn",
+        ratio=ratio,
+        bar=">= 6 x",
+        holds=ratio >= 6,
+        note=_note(),
+    )
 
 
 def _ratio(loads: Loads, peer: str, connections: int, what: str) -> float:

@@ -27,7 +27,9 @@ def rows() -> list[Row]:
         finally:
             worker.close()
     p50, p99 = (min(quantile(run, q) for run in runs) for q in (0.5, 0.99))
-    note = f"best of {RUNS} runs of {CALLS:,} requests; 2 keys, 4 raw values, 20 floats, LMDB, 100 trees in ONNX, log on"
+    note = (
+        f"best of {RUNS} runs of {CALLS:,} requests; 2 keys, 4 raw values, 20 floats, LMDB, 100 trees in ONNX, log on"
+    )
     return [
         Row(name="plane p50", value=p50, unit="us", bar="<= 60 us", holds=p50 <= 60, note=note),
         Row(name="plane p99", value=p99, unit="us", bar="<= 150 us", holds=p99 <= 150, note=note),

@@ -60,7 +60,12 @@ def bento_service() -> Any:
             row = _vector(card_id, merchant_id, [amount, lat, lon, hour])
             return float(model.predict_proba(row)[0, 1])
 
-    Plain.predict.__annotations__ = {**dict.fromkeys(rig.REQUEST, float), "card_id": int, "merchant_id": int, "return": float}
+    Plain.predict.__annotations__ = {
+        **dict.fromkeys(rig.REQUEST, float),
+        "card_id": int,
+        "merchant_id": int,
+        "return": float,
+    }
     Plain.predict = bentoml.api(Plain.predict)  # type: ignore[method-assign]
     return bentoml.service(name="plain", workers=1)(Plain)
 
@@ -69,7 +74,15 @@ def serve_fastapi(port: int) -> None:
     """Run the FastAPI peer on uvicorn with the fast loop and parser."""
     import uvicorn
 
-    uvicorn.run(fastapi_app(), host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools")
+    uvicorn.run(
+        fastapi_app(),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
+        loop="uvloop",
+        http="httptools",
+    )
 
 
 if __name__ == "__main__":

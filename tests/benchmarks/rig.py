@@ -39,7 +39,14 @@ BODY = json.dumps(REQUEST).encode()
 def contract() -> Contract:
     """Return the contract: 10 + 5 stored values, 4 of the request, 1 computed from the request and two stored ones."""
     card = Lookup("card_v1", "f", {"card_id": "card_id"}, _own(CARD), _floats(CARD), ttl=400 * 86_400_000_000)
-    home = Lookup("card_v1", "f", {"card_id": "card_id"}, {"card.lat": "lat", "card.lon": "lon"}, _floats(["card.lat", "card.lon"]), ttl=card.ttl)
+    home = Lookup(
+        "card_v1",
+        "f",
+        {"card_id": "card_id"},
+        {"card.lat": "lat", "card.lon": "lon"},
+        _floats(["card.lat", "card.lon"]),
+        ttl=card.ttl,
+    )
     merchant = Lookup("merchant_v1", "f", {"merchant_id": "merchant_id"}, _own(MERCHANT), _floats(MERCHANT))
     inputs = {"lat": "request.lat", "lon": "request.lon", "home_lat": "stored.card.lat", "home_lon": "stored.card.lon"}
     keys = (Field("card_id", "int64"), Field("merchant_id", "int64"))

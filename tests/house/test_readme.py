@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.house.conftest import ROOT
 from windrow.cli import _COMMANDS
@@ -42,20 +44,23 @@ def test_every_folder_of_the_map_exists() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def _windrow(project: Path, *arguments: str) -> Any:
+    """Run a command in a process of its own: this one has imported the repository's assets under the same name."""
+    environ = {**os.environ, "WINDROW_PROJECT": str(project), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", "windrow.cli", *arguments, "--json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=project)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
 def test_the_smallest_service_is_a_complete_service(tmp_path: Path) -> None:
     (code,) = _blocks("python")
     folder = tmp_path / "project" / "assets" / "bakery"
     folder.mkdir(parents=True)
     (folder / "service.py").write_text(code)
-    # A process of its own: this one has imported the repository's assets under the same name.
-    script = (
-        "from windrow.orchestrate.run import run_service; from windrow.settings import Settings;"
-        "done = run_service('bakery', Settings.read());"
-        "print(all(done.checks.values()), done.step('bakery/predictions').facts['dagster/partition_row_count'])"
-    )
-    environ = {**os.environ, "WINDROW_PROJECT": str(folder.parents[1]), "PYTHONPATH": str(folder.parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == ["True", "40"]
+    done = _windrow(tmp_path / "project", "run", "bakery")
+    facts = {step["asset"]: step["facts"] for step in done["steps"]}
+    assert facts["bakery/predictions"]["dagster/partition_row_count"] == 40
+    assert all(done["checks"].values())
+    (release,) = _windrow(tmp_path / "project", "releases", "bakery")
+    assert (release["live"], release["gates"], release["backend"]) == (True, "passed", "onnx")

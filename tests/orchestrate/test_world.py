@@ -219,6 +219,34 @@ def test_the_sensor_observes_a_log_once_for_each_growth(tmp_path: Path) -> None:
     assert isinstance(look(first.cursor), dg.SkipReason)
 
 
+def test_the_training_dataset_can_be_made_from_the_log_and_its_outcomes(
+    made: Made, instance: dg.DagsterInstance
+) -> None:
+    at = 1_706_659_200_000_000  # the time of the snapshot
+    with LogWriter(made.settings.home / "log", "api-0") as log:
+        for number in range(40):
+            vector: dict[str, float | str | None] = {
+                "plan": "gold",
+                "visits": float(number % 11),
+                "often": float(number % 2),
+            }
+            facts = {"service": "visits", "request_id": f"r{number}", "event_time": at, "known_at": at}
+            keys = {"customer_id": number}
+            log.append([LogRecord(kind="prediction", vector=vector, keys=keys, request=keys, output=0.5, **facts)])
+            log.append([LogRecord(kind="outcome", outcome=float(number % 2), **facts)])
+    config = {
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "ops": {"visits__training_dataset": {"config": {"rows": "log"}}},
+    }
+    job = definitions(PACKAGE, made.settings).resolve_implicit_global_asset_job_def()
+    key = dg.AssetKey(["visits", "training_dataset"])
+    (event,) = job.execute_in_process(
+        config, instance=instance, asset_selection=[key]
+    ).get_asset_materialization_events()
+    facts_of = event.materialization.metadata
+    assert (facts_of["made from"].value, facts_of["dagster/row_count"].value) == ("log", 40)
+
+
 def version_of(instance: dg.DagsterInstance, key: str) -> str:
     event = instance.get_latest_materialization_event(dg.AssetKey(key.split("/")))
     assert event is not None

@@ -37,7 +37,13 @@ class Caller:
         self.app = WindrowMiddleware(_nothing_inside, worker=worker)
 
     def __call__(
-        self, method: str, path: str, body: Any = b"", *, chunks: Sequence[bytes] | None = None, length: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        *,
+        chunks: Sequence[bytes] | None = None,
+        length: str | None = None,
     ) -> Answered:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         parts = [data] if chunks is None else list(chunks)

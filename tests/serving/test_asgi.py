@@ -184,7 +184,10 @@ def test_without_a_live_release_there_is_503_with_the_next_step(fresh: Caller) -
 def test_readiness_comes_with_a_warm_release_and_liveness_before(fresh: Caller) -> None:
     assert fresh("GET", "/livez").status == 200
     assert fresh("GET", "/healthz").status == 200
-    assert (fresh("GET", "/readyz").status, fresh("GET", "/readyz").json["detail"]) == (503, "No service has a live release")
+    assert (fresh("GET", "/readyz").status, fresh("GET", "/readyz").json["detail"]) == (
+        503,
+        "No service has a live release",
+    )
     world.release_fraud(fresh.worker.settings)
     eventually(lambda: fresh("GET", "/readyz").status == 200)
     assert fresh("GET", "/readyz").json == {"status": "ready", "releases": {"fraud": "fraud-1"}}
@@ -217,7 +220,10 @@ def test_an_unexpected_failure_is_500_without_internals_and_logged(
 
 def test_outcomes_are_logged_with_the_time_they_were_known(fraud: Caller) -> None:
     asked = fraud.predict(GOOD).json["request_id"]
-    outcomes = [{"request_id": asked, "row": 0, "value": 1}, {"request_id": asked, "row": 0, "value": 0, "known_at": "1970-01-02T00:00:00Z"}]
+    outcomes = [
+        {"request_id": asked, "row": 0, "value": 1},
+        {"request_id": asked, "row": 0, "value": 0, "known_at": "1970-01-02T00:00:00Z"},
+    ]
     answer = fraud("POST", "/v1/fraud/outcomes", {"outcomes": outcomes})
     assert (answer.status, answer.json["accepted"]) == (200, 2)
     first, second = [r for r in logged(fraud, "outcome") if r.request_id == asked]

@@ -56,7 +56,9 @@ class Served:
 
 
 def settings_for(folder: Path) -> Settings:
-    return Settings.read({"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)})
+    return Settings.read(
+        {"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +106,9 @@ def test_a_prediction_is_answered_over_http_and_in_the_log(served: Served) -> No
     assert answer["predictions"][0]["value"] == pytest.approx(0.7211152, abs=1e-6)
     found = [r for _, r in records(served.settings.home / "log") if r.request_id == answer["request_id"]]
     # The committer may have taken it over already: then it is in the lake.
-    assert [r.output for r in found] == [answer["predictions"][0]["value"]] or (served.settings.home / "lake" / "log").exists()
+    assert [r.output for r in found] == [answer["predictions"][0]["value"]] or (
+        served.settings.home / "lake" / "log"
+    ).exists()
 
 
 def test_bentoml_answers_nothing_itself(served: Served) -> None:
@@ -140,7 +144,9 @@ def test_a_slow_body_is_our_problem_and_not_bentomls(served: Served) -> None:
 
 def test_the_service_listens_on_the_loopback_only(served: Served) -> None:
     port = f":{urlsplit(served.running.url).port:04X}"
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+    listening = [
+        line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
+    ]
     assert [address for address in listening if address.endswith(port)] == ["0100007F" + port]
 
 
@@ -204,31 +210,43 @@ def test_stopping_ends_every_process_and_hands_the_log_over(tmp_path: Path) -> N
     assert not list((settings.home / "log").glob("*.open"))
 
 
-def test_with_a_release_loaded_and_answering_no_heavy_package_is_imported(tmp_path: Path) -> None:
+IN_ONE_PROCESS = """
+import asyncio, sys
+from bento.service import WindrowService, worker
+app = WindrowService.to_asgi()
+scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "raw_path": b"/v1/fraud/predict", "query_string": b"",
+         "headers": [], "scheme": "http", "http_version": "1.1", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "root_path": ""}
+
+async def main():
+    events, started, sent = asyncio.Queue(), asyncio.Event(), []
+    async def told(message): started.set()
+    async def body(): return {"type": "http.request", "body": b'{"card_id": 1, "amount": 20, "x": 4}'}
+    async def send(message): sent.append(message)
+    await events.put({"type": "lifespan.startup"})
+    life = asyncio.create_task(app({"type": "lifespan", "state": {}}, events.get, told))
+    await started.wait()
+    while not worker.live.ready: await asyncio.sleep(0.01)
+    await app(scope, body, send)
+    assert sent[0]["status"] == 200, sent
+    heavy = "dagster evidently papermill ibis pandas sklearn shap pyarrow duckdb deltalake skops onnx pandera".split()
+    print(type(app.middleware_stack).__name__, [name for name in heavy if name in sys.modules])
+    await events.put({"type": "lifespan.shutdown"})
+    await life
+
+asyncio.run(main())
+"""
+
+
+def test_with_a_release_loaded_and_answering_no_heavy_package_is_imported_and_nothing_stands_before_us(
+    tmp_path: Path,
+) -> None:
     settings = settings_for(tmp_path)
     world.publish(settings)
     world.release_fraud(settings)
-    code = """
-import asyncio, sys, time
-from bento.service import WindrowService, worker
-app = WindrowService.to_asgi()
-worker._with_committer = False
-worker.start()
-while not worker.live.ready: time.sleep(0.01)
-async def call():
-    async def receive(): return {"type": "http.request", "body": b'{"card_id": 1, "amount": 20, "x": 4}'}
-    sent = []
-    async def send(message): sent.append(message)
-    scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "raw_path": b"/v1/fraud/predict", "query_string": b"", "headers": [], "scheme": "http", "http_version": "1.1", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "root_path": ""}
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 200, sent
-asyncio.run(call())
-heavy = "dagster evidently papermill ibis pandas sklearn shap pyarrow duckdb deltalake skops onnx pandera".split()
-print([name for name in heavy if name in sys.modules])
-"""
     environ = {**os.environ, **settings.environ()}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
-    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr[-2000:]
+    command = [sys.executable, "-c", IN_ONE_PROCESS]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == ["WindrowMiddleware []"], done.stderr[-2000:]
 
 
 def test_the_image_has_the_bounds_of_the_package() -> None:

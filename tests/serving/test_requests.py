@@ -31,7 +31,14 @@ CONTRACT = Contract(
     on_demand=(),
     features=(Field("limit", "float64"), Field("amount", "float64")),
 )
-GOOD: dict[str, Any] = {"card_id": 7, "amount": 12.5, "count": 3, "note": "ok", "vip": True, "opened": "2026-01-01T00:00:00Z"}
+GOOD: dict[str, Any] = {
+    "card_id": 7,
+    "amount": 12.5,
+    "count": 3,
+    "note": "ok",
+    "vip": True,
+    "opened": "2026-01-01T00:00:00Z",
+}
 READER = RowReader(CONTRACT)
 
 
@@ -43,7 +50,9 @@ def _error(row: dict[str, Any]) -> RequestError:
 
 def test_one_row_is_read_with_its_values_by_field() -> None:
     rows = READER.read(json.dumps({**GOOD, "event_time": "2026-01-01T01:00:00+01:00"}).encode())
-    assert rows.values == [{"card_id": 7, "amount": 12.5, "count": 3, "note": "ok", "vip": True, "opened": 1767225600000000}]
+    assert rows.values == [
+        {"card_id": 7, "amount": 12.5, "count": 3, "note": "ok", "vip": True, "opened": 1767225600000000}
+    ]
     assert rows.times == [1767225600000000]
 
 
@@ -195,18 +204,36 @@ def test_an_outcome_in_another_form_is_refused_with_its_place(item: Any, where: 
     assert (caught.value.status, caught.value.where) == (422, where)
 
 
-PLAIN = RowReader(msgspec.structs.replace(CONTRACT, request=tuple(f for f in CONTRACT.request if f.dtype != "timestamp")))
+PLAIN = RowReader(
+    msgspec.structs.replace(CONTRACT, request=tuple(f for f in CONTRACT.request if f.dtype != "timestamp"))
+)
 _VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**65), 2**65), st.floats(), st.text(max_size=5), st.just("x" * 1025),
     st.lists(st.integers(), max_size=1), st.sampled_from([2**31, 2**63 - 1, 2**63, -(2**63), 3.5e38, 1e400, "2026-01-01T00:00:00Z"]),
 )  # fmt: skip
-_RIGHT = {"card_id": st.integers(-(2**63), 2**63 - 1), "amount": st.none() | st.floats(-3e38, 3e38) | st.integers(-9, 9), "count": st.integers(-9, 9), "note": st.none() | st.text(), "vip": st.none() | st.booleans()}
-_MORE = {"payment_id": st.none() | st.integers(-9, 9), "event_time": st.none() | st.just("2026-01-01T00:00:00Z"), "extra": st.integers()}
+_RIGHT = {
+    "card_id": st.integers(-(2**63), 2**63 - 1),
+    "amount": st.none() | st.floats(-3e38, 3e38) | st.integers(-9, 9),
+    "count": st.integers(-9, 9),
+    "note": st.none() | st.text(),
+    "vip": st.none() | st.booleans(),
+}
+_MORE = {
+    "payment_id": st.none() | st.integers(-9, 9),
+    "event_time": st.none() | st.just("2026-01-01T00:00:00Z"),
+    "extra": st.integers(),
+}
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
-@given(st.fixed_dictionaries(_RIGHT, optional=_MORE), st.dictionaries(st.sampled_from([*_RIGHT, *_MORE]), _VALUES, max_size=2), st.sets(st.sampled_from([*_RIGHT]), max_size=1))
-def test_the_quick_way_gives_what_the_careful_way_gives(right: dict[str, Any], wrong: dict[str, Any], dropped: set[str]) -> None:
+@given(
+    st.fixed_dictionaries(_RIGHT, optional=_MORE),
+    st.dictionaries(st.sampled_from([*_RIGHT, *_MORE]), _VALUES, max_size=2),
+    st.sets(st.sampled_from([*_RIGHT]), max_size=1),
+)
+def test_the_quick_way_gives_what_the_careful_way_gives(
+    right: dict[str, Any], wrong: dict[str, Any], dropped: set[str]
+) -> None:
     body = json.dumps({k: v for k, v in {**right, **wrong}.items() if k not in dropped}).encode()
     try:
         expected: Any = PLAIN.read_carefully(body)
@@ -216,7 +243,10 @@ def test_the_quick_way_gives_what_the_careful_way_gives(right: dict[str, Any], w
         found: Any = PLAIN.read(body)
     except RequestError as error:
         found = (error.status, error.kind, error.where, error.message)
-    assert repr(found) == repr(expected) or (sorted(found.values[0].items(), key=str), found.times) == (sorted(expected.values[0].items(), key=str), expected.times)
+    assert repr(found) == repr(expected) or (sorted(found.values[0].items(), key=str), found.times) == (
+        sorted(expected.values[0].items(), key=str),
+        expected.times,
+    )
 
 
 def test_the_quick_way_takes_right_rows() -> None:
@@ -226,5 +256,15 @@ def test_the_quick_way_takes_right_rows() -> None:
 
 
 def test_a_column_may_have_any_name() -> None:
-    reader = RowReader(Contract(view="v", spine="s", request=(Field("Total Charges (€)", "float64"),), optional=(), lookups=(), on_demand=(), features=()))
+    reader = RowReader(
+        Contract(
+            view="v",
+            spine="s",
+            request=(Field("Total Charges (€)", "float64"),),
+            optional=(),
+            lookups=(),
+            on_demand=(),
+            features=(),
+        )
+    )
     assert reader.read('{"Total Charges (€)": 2}'.encode()).values == [{"Total Charges (€)": 2.0}]

@@ -23,7 +23,10 @@ from windrow.serving.side_process import SidePredictor
 from windrow.serving.transformer import Vectors
 from windrow.serving.worker import Worker
 
-FRAME: dict[str, Any] = {"plan": np.array(["gold", "basic"], dtype=object), "months": np.array([24, 1], dtype=np.float32)}
+FRAME: dict[str, Any] = {
+    "plan": np.array(["gold", "basic"], dtype=object),
+    "months": np.array([24, 1], dtype=np.float32),
+}
 VECTORS = Vectors(("plan", "months"), None, FRAME, [["gold", 24.0], ["basic", 1.0]], [False, False], [{}, {}], [(), ()])
 
 
@@ -70,7 +73,18 @@ def test_its_child_uses_one_native_thread_and_imports_nothing_here(churn: Caller
 
 def test_callers_at_once_each_get_their_own_answer(churn: Caller) -> None:
     predictor = side(churn)
-    made = [Vectors(("plan", "months"), None, {"plan": FRAME["plan"][:1], "months": np.array([m], dtype=np.float32)}, [["gold", m]], [False], [{}], [()]) for m in range(12)]
+    made = [
+        Vectors(
+            ("plan", "months"),
+            None,
+            {"plan": FRAME["plan"][:1], "months": np.array([m], dtype=np.float32)},
+            [["gold", m]],
+            [False],
+            [{}],
+            [()],
+        )
+        for m in range(12)
+    ]
 
     async def all_at_once() -> list[list[float]]:
         return await asyncio.gather(*(predictor.predict(v) for v in made))
@@ -96,7 +110,9 @@ def test_a_child_that_dies_is_started_again_and_callers_are_told(churn: Caller) 
     predictor = side(churn)
     before = predictor.pid
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{before}/cmdline").exists() or Path(f"/proc/{before}/cmdline").read_bytes() == b"")
+    eventually(
+        lambda: not Path(f"/proc/{before}/cmdline").exists() or Path(f"/proc/{before}/cmdline").read_bytes() == b""
+    )
     answer = churn.predict({"customer_id": "anna"}, service="churn")
     assert (answer.status, answer.json["type"]) == (503, "urn:windrow:problem:model-restarting")
     eventually(lambda: churn.predict({"customer_id": "anna"}, service="churn").status == 200, seconds=60)

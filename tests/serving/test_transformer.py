@@ -39,11 +39,25 @@ CARD = Lookup(
 )
 SHOP = Lookup("shop_v1", "f", {"shop": "shop", "area": "area"}, {"size": "size"}, {"size": "float32"})
 FUNCTIONS = (
-    OnDemand("distance", "distance", "float32", {"x": "request.x", "y": "stored.card.x"}, {"x": "float64", "y": "float64"}),
+    OnDemand(
+        "distance", "distance", "float32", {"x": "request.x", "y": "stored.card.x"}, {"x": "float64", "y": "float64"}
+    ),
     OnDemand("hour", "hour", "int64", {"at": "event_time"}, {"at": "timestamp"}),
-    OnDemand("speak", "speak", "string", {"plan": "stored.plan", "amount": "request.amount"}, {"plan": "string", "amount": "float64"}),
+    OnDemand(
+        "speak",
+        "speak",
+        "string",
+        {"plan": "stored.plan", "amount": "request.amount"},
+        {"plan": "string", "amount": "float64"},
+    ),
 )
-REQUEST = (Field("card_id", "int64"), Field("shop", "string"), Field("area", "int32"), Field("x", "float64"), Field("amount", "float64"))
+REQUEST = (
+    Field("card_id", "int64"),
+    Field("shop", "string"),
+    Field("area", "int32"),
+    Field("x", "float64"),
+    Field("amount", "float64"),
+)
 NUMBERS = ("opened", "size", "amount", "limit", "vip", "distance", "hour")
 DTYPES = {"opened": "timestamp", "size": "float32", "amount": "float64", "limit": "int64", "vip": "bool"}
 DTYPES |= {"distance": "float32", "hour": "int64", "plan": "string", "speak": "string"}
@@ -174,7 +188,9 @@ def _by_hand(wanted: Contract, rows: list[dict[str, Any]], times: list[int]) -> 
     """The columns of the same rows, put together without the transformer."""
     nothing = (None,) * 5
     cards = [CARDS.get(r["card_id"], nothing) for r in rows]
-    columns: dict[str, Any] = dict(zip(("limit", "opened", "plan", "vip", "card.x"), zip(*cards, strict=True), strict=True))
+    columns: dict[str, Any] = dict(
+        zip(("limit", "opened", "plan", "vip", "card.x"), zip(*cards, strict=True), strict=True)
+    )
     columns["opened"] = np.array(columns["opened"], dtype="datetime64[us]")
     columns["size"] = [3.25 if r["shop"] == "corner" else None for r in rows]
     columns |= {name: [r[name] for r in rows] for name in ("x", "amount")}

@@ -27,8 +27,17 @@ import numpy as np
 def distance(x, y):
     return np.abs(x - y)
 """
-CARD = Lookup("card_v1", "f", {"card_id": "card_id"}, {"limit": "limit", "card.x": "x"}, {"limit": "float64", "card.x": "float64"}, ttl=DAY)
-DISTANCE = OnDemand("distance", "distance", "float32", {"x": "request.x", "y": "stored.card.x"}, {"x": "float64", "y": "float64"})
+CARD = Lookup(
+    "card_v1",
+    "f",
+    {"card_id": "card_id"},
+    {"limit": "limit", "card.x": "x"},
+    {"limit": "float64", "card.x": "float64"},
+    ttl=DAY,
+)
+DISTANCE = OnDemand(
+    "distance", "distance", "float32", {"x": "request.x", "y": "stored.card.x"}, {"x": "float64", "y": "float64"}
+)
 FRAUD = Contract(
     view="fraud",
     spine="payments",
@@ -44,7 +53,15 @@ CHURN = Contract(
     spine="customers",
     request=(Field("customer_id", "string"),),
     optional=(),
-    lookups=(Lookup("customer_v1", "f", {"customer_id": "customer_id"}, {"plan": "plan", "months": "months"}, {"plan": "string", "months": "int64"}),),
+    lookups=(
+        Lookup(
+            "customer_v1",
+            "f",
+            {"customer_id": "customer_id"},
+            {"plan": "plan", "months": "months"},
+            {"plan": "string", "months": "int64"},
+        ),
+    ),
     on_demand=(),
     features=(Field("plan", "string"), Field("months", "int64")),
 )
@@ -54,7 +71,11 @@ GOOD = {"card_id": 1, "amount": 20.0, "x": 4.0}
 def publish(settings: Settings) -> None:
     """Fill the online store: cards 1 (ordinary), 2 (a null limit), 3 (expired); customers anna and ben."""
     with open_online(settings.online, write=True) as store:
-        cards = {1: Row(NOW, NOW, 1, (500.0, 1.5)), 2: Row(NOW, NOW, 2, (None, 1.5)), 3: Row(NOW - 2 * DAY, NOW - 2 * DAY, 3, (9.0, 0.0))}
+        cards = {
+            1: Row(NOW, NOW, 1, (500.0, 1.5)),
+            2: Row(NOW, NOW, 2, (None, 1.5)),
+            3: Row(NOW - 2 * DAY, NOW - 2 * DAY, 3, (9.0, 0.0)),
+        }
         store.write("card_v1", ["limit", "x"], [((key,), row) for key, row in cards.items()])
         customers = {"anna": Row(NOW, NOW, 1, (24, "gold")), "ben": Row(NOW, NOW, 2, (1, None))}
         store.write("customer_v1", ["months", "plan"], [((key,), row) for key, row in customers.items()])
@@ -64,7 +85,9 @@ def publish(settings: Settings) -> None:
     metadata.close()
 
 
-def release_fraud(settings: Settings, number: int = 1, *, shift: float = 0.0, promote: bool = True, **facts: Any) -> str:
+def release_fraud(
+    settings: Settings, number: int = 1, *, shift: float = 0.0, promote: bool = True, **facts: Any
+) -> str:
     """Release a logistic regression in ONNX whose answer moves with `shift`."""
     payload, golden = _compiled(shift)
     return _register(settings, FRAUD, f"fraud-{number}", payload, golden, promote=promote, number=number, **facts)
@@ -79,11 +102,25 @@ def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) 
     from sklearn.preprocessing import OneHotEncoder
     from skops.io import dumps
 
-    frame = {"plan": np.array(["gold", "basic", "(missing)", "gold"], dtype=object), "months": np.array([24, 1, 2, 30], dtype=np.float32)}
+    frame = {
+        "plan": np.array(["gold", "basic", "(missing)", "gold"], dtype=object),
+        "months": np.array([24, 1, 2, 30], dtype=np.float32),
+    }
     encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
     model = make_pipeline(encoder, LogisticRegression()).fit(pd.DataFrame(frame), [0, 1, 1, 0])
     outputs = SklearnModel(model, task="classification").predict(frame)
-    return _register(settings, CHURN, f"churn-{number}", dumps(model), golden_pairs(frame, outputs), backend="sklearn", layout="columns", promote=promote, number=number, unknown_entity="predict")
+    return _register(
+        settings,
+        CHURN,
+        f"churn-{number}",
+        dumps(model),
+        golden_pairs(frame, outputs),
+        backend="sklearn",
+        layout="columns",
+        promote=promote,
+        number=number,
+        unknown_entity="predict",
+    )
 
 
 @lru_cache
@@ -96,7 +133,9 @@ def _compiled(shift: float) -> tuple[bytes, Golden]:
     model = _logistic(shift)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = convert_sklearn(model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}})
+        made = convert_sklearn(
+            model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}}
+        )
     inputs = np.array([[500, 20, 2.5], [1, 2, 3]], dtype=np.float32)
     frame = dict(zip(FRAUD.feature_names, inputs.T, strict=True))
     return made.SerializeToString(), golden_pairs(frame, model.predict_proba(inputs)[:, 1])
@@ -114,9 +153,32 @@ def _logistic(shift: float) -> Any:
     return model
 
 
-def _register(settings: Settings, contract: Contract, id: str, payload: bytes, golden: Any, *, promote: bool, number: int, backend: Any = "onnx", layout: Any = "matrix", **facts: Any) -> str:
-    files = {MODEL_FILES[backend]: payload, "contract.json": msgspec.json.encode(contract), "golden.json": msgspec.json.encode(golden), "environment.txt": b"windrow\n"}
-    values: dict[str, Any] = {"parity": {}, "metrics": {"auc": 0.9}, "baseline": {"auc": 0.5}, "sources": ("payments",), **facts}
+def _register(
+    settings: Settings,
+    contract: Contract,
+    id: str,
+    payload: bytes,
+    golden: Any,
+    *,
+    promote: bool,
+    number: int,
+    backend: Any = "onnx",
+    layout: Any = "matrix",
+    **facts: Any,
+) -> str:
+    files = {
+        MODEL_FILES[backend]: payload,
+        "contract.json": msgspec.json.encode(contract),
+        "golden.json": msgspec.json.encode(golden),
+        "environment.txt": b"windrow\n",
+    }
+    values: dict[str, Any] = {
+        "parity": {},
+        "metrics": {"auc": 0.9},
+        "baseline": {"auc": 0.5},
+        "sources": ("payments",),
+        **facts,
+    }
     release = Release(
         id=id, service=contract.view, number=number, created_at=time.time_ns() // 1000, task="classification", contract=contract, label={},
         view_fingerprint=contract.fingerprint, groups={}, seq=0, dataset=DatasetRef(id="d", hash="h", rows=2, kind="view", now=NOW, splits={}),

@@ -22,6 +22,8 @@ _INSTANCE = """\
 # Written by windrow: a Dagster instance of this project only. SQLite files lie beside this file.
 telemetry:
   enabled: false
+nux:  # no "join us" window in front of the asset graph
+  enabled: false
 concurrency:
   runs:
     max_concurrent_runs: 1

@@ -121,5 +121,12 @@ def as_problem(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, StoreError):
-        return RequestError(503, "store-unavailable", "A store of the service cannot be used now", next_step="try again; the service's log says which store")
-    return RequestError(500, "internal", "The service failed on this request", next_step="look for the request_id in the service's log")
+        return RequestError(
+            503,
+            "store-unavailable",
+            "A store of the service cannot be used now",
+            next_step="try again; the service's log says which store",
+        )
+    return RequestError(
+        500, "internal", "The service failed on this request", next_step="look for the request_id in the service's log"
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,13 +18,14 @@ from windrow.serving.requests import MAX_BODY
 from windrow.serving.worker import Worker
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEADLINE = 0.8  # seconds for a body to arrive: before BentoML's own time-out answers in our place
 
-_SERVICE = re.compile(r"/v1/([^/]+)(?:/(predict|outcomes))?")
+_ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
 _HTML = b"text/html; charset=utf-8"
 _log = logging.getLogger("windrow.serving")
@@ -94,14 +94,13 @@ class WindrowMiddleware:
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]
-        matched = _SERVICE.fullmatch(path)
-        if matched and path not in self._pages:
-            name, action = matched.groups()
-            if action is None:
-                return self._read(method, lambda: self._describe(name))
-            if method == "POST":
-                return await self._posted(name, action, scope, receive)
-            return self._not_allowed(b"POST")
+        _, _, *parts = path.split("/")
+        if path.startswith("/v1/") and path not in self._pages:
+            if len(parts) == 2 and parts[1] in _ACTIONS:
+                post = method == "POST"
+                return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
+            if len(parts) == 1 and parts[0]:
+                return self._read(method, lambda: self._describe(parts[0]))
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
             return await asyncio.to_thread(self._read, method, lambda: self._report(path))
         page = self._pages.get(path)
@@ -148,7 +147,13 @@ class WindrowMiddleware:
 
     def _not_allowed(self, allow: bytes) -> Reply:
         methods = allow.decode()
-        error = RequestError(405, "method-not-allowed", f"This address answers {methods} only", where="method", next_step=f"use {methods}")
+        error = RequestError(
+            405,
+            "method-not-allowed",
+            f"This address answers {methods} only",
+            where="method",
+            next_step=f"use {methods}",
+        )
         return Reply(405, problem(error, self._worker.plane.new_id()), _PROBLEM, allow)
 
     def _describe(self, name: str) -> Reply:
@@ -173,17 +178,53 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
             raise _too_large()
+    begun = receive().__await__()
+    try:
+        waits_for = begun.send(None)
+    except StopIteration as done:
+        # Most bodies come with their head: then there is nothing to wait for, and no timer to pay for.
+        message = done.value
+        if not message.get("more_body") and message["type"] == "http.request":
+            return _checked(message.get("body", b""))
+        return await _in_time(_received(receive, message))
+    return await _in_time(_carried_on(begun, waits_for, receive))
+
+
+async def _in_time(body: Coroutine[Any, Any, bytes]) -> bytes:
     try:
         async with asyncio.timeout(DEADLINE):
-            return await _received(receive)
+            return await body
     except TimeoutError:
-        raise RequestError(408, "slow-body", f"The body did not arrive within {DEADLINE:g} s", next_step="send it faster, or in smaller requests") from None
+        raise RequestError(
+            408,
+            "slow-body",
+            f"The body did not arrive within {DEADLINE:g} s",
+            next_step="send it faster, or in smaller requests",
+        ) from None
 
 
-async def _received(receive: Receive) -> bytes:
+async def _carried_on(begun: Generator[Any, None, Message], waits_for: Any, receive: Receive) -> bytes:
+    return await _received(receive, await _Rest(begun, waits_for))
+
+
+class _Rest:
+    """What is left of an await that has begun and waits for something."""
+
+    def __init__(self, begun: Generator[Any, None, Message], waits_for: Any) -> None:
+        self._begun, self._waits_for = begun, waits_for
+
+    def __await__(self) -> Generator[Any, None, Message]:
+        try:
+            yield self._waits_for
+        except BaseException as error:
+            self._begun.throw(error)
+            raise
+        return (yield from self._begun)
+
+
+async def _received(receive: Receive, message: Message) -> bytes:
     chunks, size = [], 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise _GoneError
         chunk = message.get("body", b"")
@@ -192,7 +233,14 @@ async def _received(receive: Receive) -> bytes:
             raise _too_large()
         chunks.append(chunk)
         if not message.get("more_body"):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return b"".join(chunks)
+        message = await receive()
+
+
+def _checked(body: bytes) -> bytes:
+    if len(body) > MAX_BODY:
+        raise _too_large()
+    return body
 
 
 def _told(error: Exception, request_id: str) -> RequestError:
@@ -203,8 +251,16 @@ def _told(error: Exception, request_id: str) -> RequestError:
 
 
 def _too_large() -> RequestError:
-    return RequestError(413, "body-too-large", "The body is larger than 1 MiB", where="body", next_step="send fewer rows in one request")
+    return RequestError(
+        413, "body-too-large", "The body is larger than 1 MiB", where="body", next_step="send fewer rows in one request"
+    )
 
 
 def _nothing_here() -> Reply:
-    raise RequestError(404, "no-page", "There is nothing at this address", where="path", next_step="see / for the services and /v1/openapi.json for their interface")
+    raise RequestError(
+        404,
+        "no-page",
+        "There is nothing at this address",
+        where="path",
+        next_step="see / for the services and /v1/openapi.json for their interface",
+    )

@@ -70,7 +70,13 @@ class LiveService:
         keys = [tuple(lk.keys.values()) for lk in self.release.contract.lookups if lk.group == group][0]
         where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
         step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"
-        raise RequestError(404, "unknown-entity", f"Group {group!r} has no row for this entity (status not_found)", where=where, next_step=step)
+        raise RequestError(
+            404,
+            "unknown-entity",
+            f"Group {group!r} has no row for this entity (status not_found)",
+            where=where,
+            next_step=step,
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,12 @@ class LiveServices:
         if not state.loaded:
             raise RequestError(503, "starting", "The service is starting", next_step="wait until /readyz answers 200")
         if name in state.waiting:
-            raise RequestError(503, "no-live-release", f"Service {name!r} has no live release: {state.waiting[name]}", next_step=f"run `windrow run {name}`, or `windrow promote {name} RELEASE`")
+            raise RequestError(
+                503,
+                "no-live-release",
+                f"Service {name!r} has no live release: {state.waiting[name]}",
+                next_step=f"run `windrow run {name}`, or `windrow promote {name} RELEASE`",
+            )
         raise _unknown(name, [*state.services, *state.waiting])
 
     def start(self) -> None:

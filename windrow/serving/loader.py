@@ -75,7 +75,10 @@ class Loader:
             bundle.replay_golden()
             return CompiledPredictor(bundle)
         if read_release(folder) != release:
-            raise ModelError(f"the folder of release {release.id!r} holds another release than the registry says", next_step="restore the folder from a backup, or train again")
+            raise ModelError(
+                f"the folder of release {release.id!r} holds another release than the registry says",
+                next_step="restore the folder from a backup, or train again",
+            )
         return SidePredictor(folder)
 
     def _store(self) -> OnlineStore:

@@ -61,7 +61,9 @@ class Metrics:
         for service, counts in sorted(self._seconds.items()):
             latency.add_metric([service], _cumulated(counts), self._sums[service])
         yield latency
-        live = GaugeMetricFamily("windrow_live_release", "1 for the release that answers", labels=["service", "release"])
+        live = GaugeMetricFamily(
+            "windrow_live_release", "1 for the release that answers", labels=["service", "release"]
+        )
         for service, release in sorted(self.live.items()):
             live.add_metric([service, release], 1)
         yield live

@@ -19,7 +19,11 @@ _TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": "string", "maxLength": MAX_TEXT},
     "timestamp": {"type": "string", "format": "date-time"},
 }
-_EVENT_TIME = {"type": ["string", "null"], "format": "date-time", "description": "The time that is asked about; default: now"}
+_EVENT_TIME = {
+    "type": ["string", "null"],
+    "format": "date-time",
+    "description": "The time that is asked about; default: now",
+}
 _STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
 
 
@@ -57,17 +61,47 @@ def _field(field: Field, *, key: bool) -> dict[str, Any]:
 
 def _paths(name: str) -> dict[str, Any]:
     row = {"$ref": f"#/components/schemas/{name}.Row"}
-    many = {"type": "object", "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}}, "required": ["rows"], "additionalProperties": False}
+    many = {
+        "type": "object",
+        "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}},
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
     return {
-        f"/v1/{name}/predict": {"post": _operation(f"{name}.predict", "Predict one row or many", {"oneOf": [row, many]}, {"$ref": f"#/components/schemas/{name}.Answer"})},
-        f"/v1/{name}/outcomes": {"post": _operation(f"{name}.outcomes", "Say what became true", {"$ref": "#/components/schemas/Outcomes"}, {"type": "object"})},
-        f"/v1/{name}": {"get": {"operationId": f"{name}.describe", "summary": "Schema and release", "responses": _responses({"type": "object"})}},
+        f"/v1/{name}/predict": {
+            "post": _operation(
+                f"{name}.predict",
+                "Predict one row or many",
+                {"oneOf": [row, many]},
+                {"$ref": f"#/components/schemas/{name}.Answer"},
+            )
+        },
+        f"/v1/{name}/outcomes": {
+            "post": _operation(
+                f"{name}.outcomes",
+                "Say what became true",
+                {"$ref": "#/components/schemas/Outcomes"},
+                {"type": "object"},
+            )
+        },
+        f"/v1/{name}": {
+            "get": {
+                "operationId": f"{name}.describe",
+                "summary": "Schema and release",
+                "responses": _responses({"type": "object"}),
+            }
+        },
     }
 
 
 def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
-    return {"operationId": id, "summary": summary, "requestBody": {"required": True, "content": content}, "responses": _responses(answer)}
+    return {
+        "operationId": id,
+        "summary": summary,
+        "requestBody": {"required": True, "content": content},
+        "responses": _responses(answer),
+    }
 
 
 def _responses(answer: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +119,11 @@ def _answer(release: Release) -> dict[str, Any]:
         prediction["probability"] = {"type": "number", "minimum": 0, "maximum": 1}
     texts = dict.fromkeys(("request_id", "service", "release"), {"type": "string"})
     item = {"type": "object", "properties": prediction, "required": list(prediction)}
-    fields = {**texts, "predictions": {"type": "array", "items": item}, "now": {"type": "string", "format": "date-time"}}
+    fields = {
+        **texts,
+        "predictions": {"type": "array", "items": item},
+        "now": {"type": "string", "format": "date-time"},
+    }
     return {"type": "object", "properties": fields, "required": list(fields)}
 
 
@@ -98,7 +136,12 @@ def _outcomes() -> dict[str, Any]:
     }
     item = {"type": "object", "properties": fields, "required": ["request_id", "value"], "additionalProperties": False}
     items = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_ROWS}
-    return {"type": "object", "properties": {"outcomes": items}, "required": ["outcomes"], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"outcomes": items},
+        "required": ["outcomes"],
+        "additionalProperties": False,
+    }
 
 
 def _problem() -> dict[str, Any]:

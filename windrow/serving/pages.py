@@ -19,8 +19,12 @@ _STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46r
 def index(live: LiveServices) -> bytes:
     """Return the page at ``/``: the live services with links, nothing from elsewhere."""
     rows = "".join(_index_row(service) for _, service in sorted(live.services.items()))
-    table = f"<table><tr><th>service<th>release<th>predict{rows}</table>" if rows else "<p>No service is live yet: run <code>windrow run SERVICE</code>.</p>"
-    links = ' · '.join(f'<a href="{path}">{path}</a>' for path in ("/v1/openapi.json", "/readyz", "/metrics"))
+    table = (
+        f"<table><tr><th>service<th>release<th>predict{rows}</table>"
+        if rows
+        else "<p>No service is live yet: run <code>windrow run SERVICE</code>.</p>"
+    )
+    links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/v1/openapi.json", "/readyz", "/metrics"))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p></html>'
     return page.encode()
 
@@ -63,7 +67,9 @@ def readiness(live: LiveServices) -> dict[str, Any]:
         return {"status": "ready", "releases": {n: s.release.id for n, s in sorted(live.services.items())}}
     if live.failures:
         name, reason = next(iter(sorted(live.failures.items())))
-        raise RequestError(503, "not-ready", f"Service {name!r} is not ready: {reason}", next_step=f"run `windrow releases {name}`")
+        raise RequestError(
+            503, "not-ready", f"Service {name!r} is not ready: {reason}", next_step=f"run `windrow releases {name}`"
+        )
     if live.loaded:
         raise RequestError(503, "not-ready", "No service has a live release", next_step="run `windrow run SERVICE`")
     raise RequestError(503, "not-ready", "The live releases are being loaded", next_step="ask again in a moment")
@@ -82,5 +88,11 @@ def report(folder: Path, path: str) -> bytes:
     file = (folder / service / name).resolve()
     if not (matched and file.is_file() and file.is_relative_to(folder.resolve())):
         there = listed(p.name for p in (folder / service).glob("*.html")) if service else "none"
-        raise RequestError(404, "no-report", f"There is no such report. There are: {there}", where="path", next_step="run the service's monitoring asset, which writes it")
+        raise RequestError(
+            404,
+            "no-report",
+            f"There is no such report. There are: {there}",
+            where="path",
+            next_step="run the service's monitoring asset, which writes it",
+        )
     return file.read_bytes()

@@ -121,7 +121,9 @@ class Plane:
         StoreError
             If the log fails too.
         """
-        record = LogRecord(kind="error", request_id=request_id, service=name[:64], status=error.status, error=error.kind)
+        record = LogRecord(
+            kind="error", request_id=request_id, service=name[:64], status=error.status, error=error.kind
+        )
         record.received_at = record.event_time = record.known_at = _wall()
         try:
             service = self._services.service(name)
@@ -199,7 +201,12 @@ def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
 def _numbers(outputs: list[float]) -> list[float]:
     for output in outputs:
         if not math.isfinite(output):
-            raise RequestError(500, "no-number", "The model answered with something that is not a number", next_step="promote another release")
+            raise RequestError(
+                500,
+                "no-number",
+                "The model answered with something that is not a number",
+                next_step="promote another release",
+            )
     return outputs
 
 

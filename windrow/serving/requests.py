@@ -65,7 +65,9 @@ class RowReader:
     def __init__(self, contract: Contract) -> None:
         self._fields = {f.name: f for f in (*contract.request, *contract.optional)}
         self._keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
-        self._checks = {name: self._check_of(f) for name, f in self._fields.items()} | {EVENT_TIME: _or_null(_timestamp)}
+        self._checks = {name: self._check_of(f) for name, f in self._fields.items()} | {
+            EVENT_TIME: _or_null(_timestamp)
+        }
         self._needed = tuple(f.name for f in contract.request)
         self._quick = _Quick.of(self._fields, self._keys, self._needed)
 
@@ -93,7 +95,9 @@ class RowReader:
     def _row(self, row: Any, where: str) -> dict[str, Any]:
         # The checked values replace the given ones: the row is ours, and one dictionary is enough.
         if type(row) is not dict:
-            raise RequestError(422, "wrong-type", "A row must be an object", where=where, next_step='write {"field": value, ...}')
+            raise RequestError(
+                422, "wrong-type", "A row must be an object", where=where, next_step='write {"field": value, ...}'
+            )
         checks = self._checks
         for name, value in row.items():
             check = checks.get(name)
@@ -141,12 +145,17 @@ class _Quick:
         """Return the reader for these fields, or None where one has a type it does not know."""
         if not all(f.dtype in _QUICK for f in fields.values()):
             return None
-        types = {n: _QUICK[f.dtype] | None if f.nullable and n not in keys else _QUICK[f.dtype] for n, f in fields.items()}
+        types = {
+            n: _QUICK[f.dtype] | None if f.nullable and n not in keys else _QUICK[f.dtype] for n, f in fields.items()
+        }
         types[EVENT_TIME] = str
         maybe = tuple(name for name in types if name not in needed)
         # Fields are numbered, because a column may have a name that no attribute can have.
         numbered = {f"f{i}": name for i, name in enumerate(types)}
-        defined = [(f, types[n] | msgspec.UnsetType, msgspec.UNSET) if n in maybe else (f, types[n]) for f, n in numbered.items()]
+        defined = [
+            (f, types[n] | msgspec.UnsetType, msgspec.UNSET) if n in maybe else (f, types[n])
+            for f, n in numbered.items()
+        ]
         row = msgspec.defstruct("Row", defined, kw_only=True, forbid_unknown_fields=True, rename=numbered)
         return cls(tuple(types), row, maybe)
 
@@ -213,16 +222,26 @@ def read_outcomes(body: bytes) -> list[Outcome]:
 
 def _outcome(item: Any, where: str) -> Outcome:
     if type(item) is not dict:
-        raise RequestError(422, "wrong-type", "An outcome must be an object", where=where, next_step='write {"request_id": ..., "row": 0, "value": ...}')
+        raise RequestError(
+            422,
+            "wrong-type",
+            "An outcome must be an object",
+            where=where,
+            next_step='write {"request_id": ..., "row": 0, "value": ...}',
+        )
     _only(item, tuple(_OUTCOME), where=where)
     item = {"row": 0, "known_at": None, **item}
     for name, check in _OUTCOME.items():
         if name not in item:
-            raise RequestError(422, "missing-field", f"Field {name!r} is missing", where=where, next_step=f"add {name!r}")
+            raise RequestError(
+                422, "missing-field", f"Field {name!r} is missing", where=where, next_step=f"add {name!r}"
+            )
         try:
             item[name] = check(item[name])
         except _WrongError as wrong:
-            raise RequestError(422, wrong.kind, f"Field {name!r} is not {wrong}", where=f"{where}.{name}", next_step=f"send {wrong}") from None
+            raise RequestError(
+                422, wrong.kind, f"Field {name!r} is not {wrong}", where=f"{where}.{name}", next_step=f"send {wrong}"
+            ) from None
     return Outcome(**item)
 
 

@@ -51,7 +51,9 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -85,7 +87,10 @@ def start(
     port = port or free_port(host)
     _refuse_taken(host, port)
     if not (settings.project / "bento" / "service.py").is_file():
-        raise StoreError(f"there is no bento/service.py in {settings.project}", next_step="run this from the project's folder, or set WINDROW_PROJECT")
+        raise StoreError(
+            f"there is no bento/service.py in {settings.project}",
+            next_step="run this from the project's folder, or set WINDROW_PROJECT",
+        )
     environ = {**os.environ, **settings.environ()}
     switch_off(environ)
     path = settings.folder("service") / "service.log"
@@ -116,7 +121,10 @@ def _refuse_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise StoreError(f"port {port} of {host} cannot be used: {error.strerror}", next_step="choose another port, or leave it out to get a free one") from error
+            raise StoreError(
+                f"port {port} of {host} cannot be used: {error.strerror}",
+                next_step="choose another port, or leave it out to get a free one",
+            ) from error
 
 
 def _wait(running: Running, path: str, seconds: float) -> None:
@@ -124,12 +132,20 @@ def _wait(running: Running, path: str, seconds: float) -> None:
     said = "nothing"
     while time.monotonic() < deadline:
         if running.process.poll() is not None:
-            raise StoreError(f"the online service ended with exit code {running.process.returncode}", exists=_tail(running.log), next_step=f"read {running.log}")
+            raise StoreError(
+                f"the online service ended with exit code {running.process.returncode}",
+                exists=_tail(running.log),
+                next_step=f"read {running.log}",
+            )
         status, said = _ask(running.url, path)
         if status == 200:
             return
         time.sleep(0.05)
-    raise StoreError(f"the online service was not ready within {seconds:g} s", exists=f"{path} says {said[:300]}", next_step=f"read {running.log}")
+    raise StoreError(
+        f"the online service was not ready within {seconds:g} s",
+        exists=f"{path} says {said[:300]}",
+        next_step=f"read {running.log}",
+    )
 
 
 def _ask(url: str, path: str) -> tuple[int, str]:

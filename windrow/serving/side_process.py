@@ -84,7 +84,12 @@ class SidePredictor:
     async def predict(self, vectors: Vectors) -> list[float]:
         """Return the probability of class 1, or the value, of each row."""
         if self._waiting >= _WAITING:
-            raise RequestError(503, "overloaded", "The model has more callers than it can answer in time", next_step="try again, with fewer requests at once")
+            raise RequestError(
+                503,
+                "overloaded",
+                "The model has more callers than it can answer in time",
+                next_step="try again, with fewer requests at once",
+            )
         self._waiting += 1
         try:
             until = time.monotonic() + self._deadline
@@ -102,7 +107,12 @@ class SidePredictor:
             return self._asked(frame, until)
         except (OSError, EOFError):
             threading.Thread(target=self._restart, daemon=True).start()
-            raise RequestError(503, "model-restarting", "The process of the model has ended and is being started again", next_step="try again in a few seconds") from None
+            raise RequestError(
+                503,
+                "model-restarting",
+                "The process of the model has ended and is being started again",
+                next_step="try again in a few seconds",
+            ) from None
         finally:
             self._turn.release()
 
@@ -157,7 +167,10 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], Connection]:
     if hello.failed:
         ours.close()
         _end(child)
-        raise ModelError(f"the model in {folder.name} cannot be used: {hello.failed}", next_step="train again, or promote another release")
+        raise ModelError(
+            f"the model in {folder.name} cannot be used: {hello.failed}",
+            next_step="train again, or promote another release",
+        )
     return child, ours
 
 
@@ -181,7 +194,12 @@ def _outputs(reply: _Reply) -> NDArray[np.float64]:
 
 
 def _too_late(deadline: float) -> RequestError:
-    return RequestError(504, "deadline", f"The model did not answer within {deadline:g} s", next_step="try again, with fewer rows or fewer requests at once")
+    return RequestError(
+        504,
+        "deadline",
+        f"The model did not answer within {deadline:g} s",
+        next_step="try again, with fewer rows or fewer requests at once",
+    )
 
 
 def main(folder: str, descriptor: str) -> None:

@@ -31,7 +31,10 @@ def warm(service: LiveService) -> LiveService:
     except RequestError as error:
         # The sample's entity exists nowhere, and a model may rightly refuse the missing values.
         if error.kind != "value-refused":
-            raise ModelError(f"release {service.release.id!r} does not answer a warm-up request: {error.what}", next_step=error.next_step) from error
+            raise ModelError(
+                f"release {service.release.id!r} does not answer a warm-up request: {error.what}",
+                next_step=error.next_step,
+            ) from error
     return service
 
 

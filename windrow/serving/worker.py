@@ -20,6 +20,7 @@ from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
 WRITERS = 64
+STOP_SECONDS = 5.0
 
 
 class Worker:
@@ -38,6 +39,8 @@ class Worker:
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
         self._stop = threading.Event()
+        # A thread of its own, because a child ends with the thread that started it.
+        self._committer = threading.Thread(target=self._committing, name="windrow-committer", daemon=True)
 
     def start(self) -> None:
         """Open the stores and follow the registry; returns at once, `live.ready` says when it can answer."""
@@ -51,8 +54,7 @@ class Worker:
         self.turn = Turn(self.plane)
         self.live.start()
         if self._with_committer:
-            # A thread of its own, because a child ends with the thread that started it.
-            threading.Thread(target=self._committing, name="windrow-committer", daemon=True).start()
+            self._committer.start()
 
     def close(self) -> None:
         """Stop following, and give back models, stores and the log's segment."""
@@ -60,6 +62,8 @@ class Worker:
         self.live.close()
         self._log.close()
         self._loader.close()
+        if self._committer.is_alive():
+            self._committer.join(STOP_SECONDS)
 
     def measured(self) -> bytes:
         """Return the metrics page."""
@@ -71,7 +75,7 @@ class Worker:
         switch_off(environ)
         while not self._stop.is_set():
             child = spawn(["-m", COMMITTER], environ=environ)
-            while child.poll() is None and not self._stop.wait(0.5):
+            while child.poll() is None and not self._stop.wait(0.2):
                 pass
             _end(child)
             self._stop.wait(1.0)
@@ -80,8 +84,8 @@ class Worker:
 def settle() -> None:
     """Spare what start-up made from garbage collection, and make full collections rare.
 
-    BentoML keeps a timer per request for as long as its time-out, and every full collection walks
-    them all: that costs hundreds of milliseconds without this.
+    A full collection walks every object of the process, with all requests waiting: without this that
+    is tens of milliseconds, often.
     """
     gc.collect()
     gc.freeze()
@@ -101,7 +105,7 @@ def _log_writer(folder: Path) -> LogWriter:
 def _end(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     try:
-        child.wait(timeout=5)
+        child.wait(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

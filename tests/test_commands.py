@@ -1,0 +1,149 @@
+"""Commands that work on a project that has run, each in a process of its own; the project is a new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windrow.new import create
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new project whose service was run once, and answered some requests."""
+    parent = tmp_path_factory.mktemp("projects")
+    create("harvest", parent=parent)
+    done = _command(parent / "harvest", "demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return parent / "harvest"
+
+
+def _environ(project: Path) -> dict[str, str]:
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith("WINDROW_")}
+    return {**cleared, "WINDROW_HOME": str(project / ".windrow"), "WINDROW_PROJECT": str(project)}
+
+
+def _command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "windrow.cli", *arguments]
+    return subprocess.run(command, cwd=project, env=_environ(project), capture_output=True, text=True, check=False)
+
+
+def _json(project: Path, *arguments: str) -> Any:
+    done = _command(project, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_running_again_makes_another_release(project: Path) -> None:
+    before = len(_json(project, "releases", "bakery"))
+    steps = _json(project, "run", "bakery", "--select", "bakery/model")["steps"]
+    assert [step["asset"] for step in steps] == ["bakery/model"]
+    assert len(_json(project, "releases", "bakery")) == before + 1
+
+
+def test_only_one_release_is_live(project: Path) -> None:
+    assert [row["live"] for row in _json(project, "releases", "bakery")].count(True) == 1
+
+
+def test_materializing_a_group_again_changes_nothing(project: Path) -> None:
+    steps = {step["asset"]: step["facts"] for step in _json(project, "materialize", "recent_sales")["steps"]}
+    assert list(steps) == ["sources/sales", "features/recent_sales_v1"]
+    assert steps["features/recent_sales_v1"]["rows written"] == 0
+
+
+def test_an_unknown_group_offers_the_closest(project: Path) -> None:
+    done = _command(project, "materialize", "recent_sale")
+    assert done.returncode == 1
+    assert "did you mean 'recent_sales'" in done.stderr
+
+
+def test_an_unknown_service_offers_the_closest(project: Path) -> None:
+    done = _command(project, "run", "bakry")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean 'bakery'" in done.stderr
+
+
+def test_a_request_is_traced_with_its_vector_and_answer(project: Path) -> None:
+    script = (
+        "from windrow.settings import Settings; from windrow.stores.lake import Lake; from windrow.stores.log import PredictionLog;"
+        "s = Settings.read(); print(PredictionLog(s.folder('log'), Lake(s.lake)).table('bakery')['request_id'][0])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], env=_environ(project), capture_output=True, text=True, check=True
+    )
+    (record,) = _json(project, "trace", found.stdout.strip())
+    assert record["kind"] == "prediction"
+    assert json.loads(record["vector"]).keys() == {"loaves", "loaves_6d", "loaves_mean_7d", "weekday_tomorrow"}
+
+
+def test_an_unknown_request_says_what_to_copy(project: Path) -> None:
+    done = _command(project, "trace", "nothing-1")
+    assert done.returncode == 1
+    assert "copy the request_id of an answer" in done.stderr
+
+
+def _processes_of(home: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"WINDROW_HOME={home}\0".encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has ended meanwhile, or is not ours
+            continue
+    return found
+
+
+def _start(project: Path, folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+    with (folder / "up.json").open("wb") as out:
+        command = [sys.executable, "-m", "windrow.cli", "up", "--json"]
+        process = subprocess.Popen(command, cwd=project, env=_environ(project), stdout=out, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (folder / "up.json").read_text().strip().endswith("}"):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return process, json.loads((folder / "up.json").read_text())
+
+
+def _get(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return int(answer.status)
+
+
+def test_up_answers_at_every_address_and_leaves_nothing_behind(project: Path, tmp_path: Path) -> None:
+    process, addresses = _start(project, tmp_path)
+    assert {name: _get(url) for name, url in addresses.items()} == {
+        "online service": 200,
+        "its OpenAPI": 200,
+        "Dagster": 200,
+    }
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    _until_gone(project / ".windrow")
+
+
+def test_up_that_is_killed_holds_no_port(project: Path, tmp_path: Path) -> None:
+    process, addresses = _start(project, tmp_path)
+    process.kill()
+    process.wait()
+    _until_gone(project / ".windrow", seconds=60)  # Dagster's code servers notice by their heartbeat
+    with pytest.raises(OSError, match="refused"):
+        _get(addresses["online service"])
+
+
+def _until_gone(home: Path, *, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while _processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _processes_of(home) == []
