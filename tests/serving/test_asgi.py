@@ -53,7 +53,7 @@ def test_request_ids_differ(fraud: Caller) -> None:
 
 
 def test_a_prediction_is_in_the_log_when_its_answer_is_here(fraud: Caller) -> None:
-    body = {"rows": [{**GOOD, "payment_id": 8, "event_time": "1970-01-01T00:00:01Z"}, {**GOOD, "amount": 7}]}
+    body = {"rows": [{**GOOD, "payment_id": 8, "event_time": "1970-01-01T00:16:41Z"}, {**GOOD, "amount": 7}]}
     answer = fraud.predict(body).json
     first, second = [r for r in logged(fraud) if r.request_id == answer["request_id"]]
     assert (first.row, second.row) == (0, 1)
@@ -61,7 +61,7 @@ def test_a_prediction_is_in_the_log_when_its_answer_is_here(fraud: Caller) -> No
     assert first.request == {"card_id": 1, "amount": 20.0, "x": 4.0, "payment_id": 8}
     assert first.vector == {"limit": 500.0, "amount": 20.0, "distance": 2.5}
     assert first.statuses == {"limit": 0, "amount": 0, "distance": 0}
-    assert (first.event_time, second.event_time) == (1_000_000, world.NOW)
+    assert (first.event_time, second.event_time) == (1_001_000_000, world.NOW)
     assert (first.known_at, first.release, first.service) == (world.NOW, "fraud-1", "fraud")
     assert [first.output, second.output] == [p["value"] for p in answer["predictions"]]
     assert set(first.stages_us) == {"validate", "features", "model"}

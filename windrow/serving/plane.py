@@ -97,7 +97,7 @@ class Plane:
         now = service.now()
         rows = [row for ask in asks for row in ask.rows.values]
         times = [now if time is None else time for ask in asks for time in ask.rows.times]
-        vectors = service.transformer.vectors(rows, times, now=now)
+        vectors = service.transformer.vectors(rows, times)
         service.check_known(vectors)
         gathered = _clock()
         outputs = _numbers(await service.predictor.predict(vectors))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import SECOND
-from windrow.errors import StoreError, listed
+from windrow.errors import RequestError, StoreError, listed
 from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input
 from windrow.features.on_demand import compute, load_functions
 from windrow.schema import EVENT_TIME, Status
@@ -103,7 +103,7 @@ class Transformer:
     >>> key = Field("card_id", "int64")
     >>> contract = Contract(view="v", spine="s", request=(key,), optional=(), lookups=(card,), on_demand=(),
     ...                     features=(Field("limit", "float64"),))
-    >>> made = Transformer(contract, store).vectors([{"card_id": 7}, {"card_id": 8}], [10, 10], now=10)
+    >>> made = Transformer(contract, store).vectors([{"card_id": 7}, {"card_id": 8}], [10, 10])
     >>> made.matrix.tolist(), [s["limit"] for s in made.statuses], made.unknown
     ([[500.0], [nan]], [0, 2], [(), ('card_v1',)])
     """
@@ -125,7 +125,7 @@ class Transformer:
         self._dtypes = [(f.name, f.dtype) for f in contract.features]
         self._all_present = dict.fromkeys(self._names, _PRESENT)
 
-    def vectors(self, rows: Sequence[Mapping[str, Any]], times: Sequence[int], *, now: int) -> Vectors:
+    def vectors(self, rows: Sequence[Mapping[str, Any]], times: Sequence[int]) -> Vectors:
         """Return the inputs of checked request rows.
 
         Parameters
@@ -133,19 +133,23 @@ class Transformer:
         rows
             Values by field; every field that the contract needs is there.
         times
-            The time each row asks about, UTC microseconds.
-        now
-            Rows whose `eff` lies after it are not visible yet; values older than their TTL are expired.
+            The time each row asks about, UTC microseconds: values older than their TTL at that time are
+            expired, as in the point-in-time join.
+
+        Raises
+        ------
+        RequestError
+            If a row asks about a time before its newest stored values: they would look ahead.
         """
         reads = self._reads
         found = iter(self._found([(read.group, read.key(row)) for row in rows for read in reads]))
         flat: list[list[Any]] = []
         marks: list[list[int]] = []
-        for row in rows:
+        for row, time in zip(rows, times, strict=True):
             values: list[Any] = []
             states: list[int] = []
             for read in reads:
-                state = read.extend(values, next(found), now)
+                state = read.extend(values, next(found), time)
                 states.append(state)
             values += self._raw(row)
             flat.append(values)
@@ -207,9 +211,9 @@ class _Read:
     online: OnlineStore
     pick: _Pick | None = None
 
-    def extend(self, values: list[Any], stored: Row | None, now: int) -> int:
-        """Append the group's values, or as many missing ones; return the `Status` of the row."""
-        state = self._state(stored, now)
+    def extend(self, values: list[Any], stored: Row | None, time: int) -> int:
+        """Append the group's values as of `time`, or as many missing ones; return the `Status` of the row."""
+        state = self._state(stored, time)
         if state == _PRESENT and stored is not None and (self.pick or self.resolve()):
             values += self.pick(stored.values)  # type: ignore[misc]  # resolved one line above
         else:
@@ -230,10 +234,22 @@ class _Read:
             self.pick = _picker([stored.index(name) for name in self.columns])
         return self.pick is not None
 
-    def _state(self, stored: Row | None, now: int) -> int:
-        if stored is None or stored.event_time > now or stored.known_at > now:
+    def _state(self, stored: Row | None, time: int) -> int:
+        if stored is None:
             return _NOT_FOUND
-        return _EXPIRED if self.ttl is not None and now - stored.event_time > self.ttl else _PRESENT
+        if stored.event_time > time or stored.known_at > time:
+            raise self._past()
+        return _EXPIRED if self.ttl is not None and time - stored.event_time > self.ttl else _PRESENT
+
+    def _past(self) -> RequestError:
+        # The online store keeps the newest row of a key: what was known earlier is in the tables only.
+        return RequestError(
+            422,
+            "asks-about-the-past",
+            f"event_time lies before the newest stored values of group {self.group!r}",
+            where="event_time",
+            next_step="leave event_time out to ask about now; the past is answered by training data and batch scoring",
+        )
 
 
 def _reads(lookups: Sequence[Lookup], online: OnlineStore) -> list[_Read]:

@@ -53,7 +53,7 @@ def sample_request(contract: Contract) -> bytes:
 
 async def _answered(service: LiveService, body: bytes) -> bytes:
     rows, now = service.reader.read(body), service.now()
-    vectors = service.transformer.vectors(rows.values, [now] * len(rows.values), now=now)
+    vectors = service.transformer.vectors(rows.values, [now] * len(rows.values))
     outputs = await service.predictor.predict(vectors)
     _ = vectors.rows()
     return service.speaker.answer("warm-up", outputs, vectors.statuses, now=now)
