@@ -56,6 +56,20 @@ def test_only_one_release_is_live(project: Path) -> None:
     assert [row["live"] for row in _json(project, "releases", "bakery")].count(True) == 1
 
 
+def test_rolling_back_and_promoting_change_which_release_is_live(project: Path) -> None:
+    live = {row["release"]: row["live"] for row in _json(project, "releases", "bakery")}
+    newest, older = list(live)
+    assert live == {newest: True, older: False}
+    assert _json(project, "rollback", "bakery") == {"service": "bakery", "live": older, "before": newest}
+    assert _json(project, "promote", "bakery", newest) == {"service": "bakery", "live": newest, "before": older}
+
+
+def test_promoting_a_release_that_is_not_there_names_those_that_are(project: Path) -> None:
+    done = _command(project, "promote", "bakery", "bakery-99-000000")
+    assert done.returncode == 1
+    assert "It has 'bakery-1-" in done.stderr
+
+
 def test_materializing_a_group_again_changes_nothing(project: Path) -> None:
     steps = {step["asset"]: step["facts"] for step in _json(project, "materialize", "recent_sales")["steps"]}
     assert list(steps) == ["sources/sales", "features/recent_sales_v1"]

@@ -20,6 +20,8 @@ _COMMANDS = {
     "services": "List the prediction services of the project.",
     "run": "Materialise everything of one service, from its sources to its release.",
     "releases": "List the releases of a service, the live one marked.",
+    "promote": "Make a release the one that answers.",
+    "rollback": "Let the release that was live before answer again.",
     "materialize": "Bring one feature group up to date, in the lake and online.",
     "trace": "Show what was asked and answered under a request id.",
     "diff": "Show what two commits (or folders) declare differently.",

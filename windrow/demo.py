@@ -7,22 +7,32 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
+from windrow.clock import duration
 from windrow.discover import services as find_services
-from windrow.errors import NotFoundError
+from windrow.errors import NotFoundError, listed
+from windrow.features.source import Every
+from windrow.live_hours import fresh_online, live_through, past_ticks, publish_until
 from windrow.orchestrate.partitions import day_partitions
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import run_service
 from windrow.serving.run import start
 from windrow.settings import Settings
+from windrow.stores.online import open_online
 from windrow.traffic import Answer, Pool, Sender
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from windrow.models.release import Release
     from windrow.models.service import PredictionService
+    from windrow.monitoring.audit import AuditReport
 
 WARM, REQUESTS, OUTCOMES = 100, 2000, 500
 DAYS = 30  # of batch predictions, in one run
+# A clock-driven service lives through this many ticks, drawn from the newest 28 days whose outcome is known.
+TICKS, SPAN = 240, duration("28d")
 # Planted drift: of some keys, only the tenth with the highest answers goes on asking.
 _RANKED, _SKEWED_SHARE = 300, 0.1
 
@@ -44,6 +54,8 @@ class Result(msgspec.Struct, kw_only=True):
         What a caller on one kept-alive connection waited, in microseconds.
     outcomes, learned
         Outcomes sent back, and rows of the training dataset made from the log and them.
+    audited, equal
+        Logged vectors recomputed offline as of the time they were asked about, and those that are equal.
     drift
         The verdict in a few words.
     problems
@@ -64,6 +76,8 @@ class Result(msgspec.Struct, kw_only=True):
     p99_us: float | None
     outcomes: int
     learned: int
+    audited: int
+    equal: int
     drift: str
     problems: list[str]
 
@@ -120,13 +134,20 @@ def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda t
         _materialise(service, stores, tell)
     online = {name: service for name, service in found.items() if service.online}
     tell("starting the online service")
-    with start(settings) as running, Sender(running.url) as sender:
-        asked = {name: _ask(s, stores, sender, drift=drift, tell=tell) for name, s in online.items()}
+    live = fresh_online(settings, "demo-online")
+    with open_online(live.online, write=True) as store:
+        for service in online.values():
+            publish_until(service.view.groups, stores.lake, store, _first_time(service, stores, drift=drift))
+    with start(live) as running, Sender(running.url) as sender:
+        story = _Story(stores, sender, live.online, drift, tell)
+        asked = {name: story.ask(service) for name, service in online.items()}
     results = []
     for name, service in found.items():
         learned = _learn(service, stores, asked[name].outcomes if name in asked else 0, tell)
-        verdict = _watch(service, settings, tell)
-        results.append(_result(service, stores, asked.get(name), verdict, learned=learned, drift=drift))
+        verdict, audited = _watch(service, settings, tell), _audit(service, stores, tell)
+        results.append(
+            _result(service, stores, asked.get(name), verdict, audited=audited, learned=learned, drift=drift)
+        )
     return results
 
 
@@ -152,19 +173,71 @@ def _told(tell: Tell) -> Callable[[str, str], None]:
     return lambda key, state: tell(f"making {key}") if state == "started" else None
 
 
-def _ask(service: PredictionService, stores: Stores, sender: Sender, *, drift: bool, tell: Tell) -> _Asked:
-    name, before = service.name, _logged(service, stores)
-    now = stores.now(service.sources)
-    pool = Pool.of(service, stores.lake, now=now)
-    tell(f"{name}: {REQUESTS:,} predictions over HTTP")
-    for row in pool.requests(WARM, seed=1):
-        sender.predict(name, row)
-    rows = _skewed(name, pool, sender) if drift else pool.requests(REQUESTS)
-    answers = [sender.predict(name, row) for row in rows]
-    tell(f"{name}: outcomes that are known by now")
-    outcomes = 0 if pool.ahead else _send_outcomes(service, stores, sender, pool, now=now)
-    lost = sender.predicted[name] - (_logged(service, stores) - before)
-    return _Asked(answers, outcomes, lost)
+class _Story(NamedTuple):
+    """What asking needs: where rows come from, whom to ask, and what the running service reads."""
+
+    stores: Stores
+    sender: Sender
+    online: str
+    drift: bool
+    tell: Tell
+
+    def ask(self, service: PredictionService) -> _Asked:
+        """Ask a service as it is meant to be asked, send the outcomes, and count what the log lacks."""
+        before = _logged(service, self.stores)
+        clocked = isinstance(service.view.spine, Every)
+        answers, outcomes = self._live(service) if clocked else self._crowd(service)
+        lost = self.sender.predicted[service.name] - (_logged(service, self.stores) - before)
+        return _Asked(answers, outcomes, lost)
+
+    def _live(self, service: PredictionService) -> tuple[list[Answer], int]:
+        """Let hours pass: features become visible tick by tick, and each tick is asked about when it comes."""
+        ticks = _ticks(service, self.stores, drift=self.drift)
+        self.tell(f"{service.name}: {len(ticks)} hours pass, each asked about when it comes")
+        spine, answers = live_through(service, self.stores, self.sender, online=self.online, ticks=ticks)
+        return answers, self._send_outcomes(service, spine, answers)
+
+    def _crowd(self, service: PredictionService) -> tuple[list[Answer], int]:
+        """Ask about many keys now, and about some at a time whose outcome is known."""
+        name, now = service.name, self.stores.now(service.sources)
+        pool = Pool.of(service, self.stores.lake, now=now)
+        self.tell(f"{name}: {REQUESTS:,} predictions over HTTP")
+        for row in pool.requests(WARM, seed=1):
+            self.sender.predict(name, row)
+        rows = _skewed(name, pool, self.sender) if self.drift else pool.requests(REQUESTS)
+        answers = [self.sender.predict(name, row) for row in rows]
+        past = pool.spine.slice(0, OUTCOMES)
+        return answers, self._send_outcomes(service, past, [self.sender.predict(name, r) for r in pool.past(past)])
+
+    def _send_outcomes(self, service: PredictionService, spine: pa.Table, answers: Sequence[Answer]) -> int:
+        """Send what became true of the rows, where it is known by now."""
+        from windrow.models.labels import label_rows
+        from windrow.stores.engine import engine
+
+        self.tell(f"{service.name}: outcomes that are known by now")
+        now = self.stores.now(service.sources)
+        told = label_rows(service, self.stores.lake, engine(), spine, now=now)
+        labels = zip(answers, told["label"].to_pylist(), told["label_state"].to_pylist(), strict=True)
+        return self.sender.outcomes(service.name, [(a.request_id, v) for a, v, state in labels if state == "known"])
+
+
+def _ticks(service: PredictionService, stores: Stores, *, drift: bool) -> list[int]:
+    """Return the ticks to live through: drawn from all of the day, or with planted drift from a third of it."""
+    spine = service.view.spine
+    assert isinstance(spine, Every)
+    known = stores.now(service.sources) - service.label.matures_after
+    ticks = np.array(past_ticks(spine, until=known, count=SPAN // spine.interval))
+    if drift:
+        ticks = ticks[ticks % duration("1d") < duration("8h")]
+    drawn = np.random.default_rng(0).choice(ticks, min(TICKS, ticks.size), replace=False)
+    return [int(tick) for tick in np.sort(drawn)]
+
+
+def _first_time(service: PredictionService, stores: Stores, *, drift: bool) -> int:
+    """Return the time at which the demo starts to ask: now, or the first tick of a clock."""
+    if isinstance(service.view.spine, Every):
+        return _ticks(service, stores, drift=drift)[0]
+    return stores.now(service.sources)
 
 
 def _skewed(name: str, pool: Pool, sender: Sender) -> list[dict[str, Any]]:
@@ -174,20 +247,6 @@ def _skewed(name: str, pool: Pool, sender: Sender) -> list[dict[str, Any]]:
     ranked = [row for _, row in sorted(zip(values, present, strict=True), key=lambda pair: -pair[0])]
     kept = ranked[: max(1, int(len(ranked) * _SKEWED_SHARE))]
     return [kept[i % len(kept)] for i in range(REQUESTS)]
-
-
-def _send_outcomes(service: PredictionService, stores: Stores, sender: Sender, pool: Pool, *, now: int) -> int:
-    """Ask about rows whose outcome is known by now, at their own times, and send what became true."""
-    import pyarrow.compute as pc
-
-    from windrow.models.labels import label_rows
-    from windrow.stores.engine import engine
-
-    labelled = label_rows(service, stores.lake, engine(), pool.spine, now=now)
-    known = labelled.filter(pc.equal(labelled["label_state"], "known")).slice(0, OUTCOMES)
-    answers = [sender.predict(service.name, row) for row in pool.past(known)]
-    labels = known["label"].to_pylist()
-    return sender.outcomes(service.name, [(a.request_id, v) for a, v in zip(answers, labels, strict=True)])
 
 
 def _learn(service: PredictionService, stores: Stores, outcomes: int, tell: Tell) -> int:
@@ -216,12 +275,25 @@ def _watch(service: PredictionService, settings: Settings, tell: Tell) -> _Verdi
     return _Verdict(changed, sum(report.judged for report in reports))
 
 
+def _audit(service: PredictionService, stores: Stores, tell: Tell) -> AuditReport | None:
+    from windrow.models.registry import Registry
+    from windrow.monitoring.audit import audit
+    from windrow.stores.engine import engine
+
+    if not service.online:
+        return None
+    tell(f"{service.name}: every served vector against the point-in-time join")
+    bundle = Registry(stores.metadata, stores.settings.folder("releases")).load(_released(service, stores).id)
+    return audit(service, bundle, lake=stores.lake, log=stores.log, con=engine())
+
+
 def _result(
     service: PredictionService, stores: Stores, asked: _Asked | None, verdict: _Verdict | None, **more: Any
 ) -> Result:
     release, metric = _released(service, stores), _metric(service)
     waits = sorted(answer.micros for answer in asked.answers) if asked else []
     drift: bool = more.pop("drift")
+    audited: AuditReport | None = more.pop("audited")
     return Result(
         service=service.name,
         rows=release.dataset.rows,
@@ -236,8 +308,10 @@ def _result(
         p50_us=_share(waits, 0.5),
         p99_us=_share(waits, 0.99),
         outcomes=asked.outcomes if asked else 0,
+        audited=audited.rows if audited else 0,
+        equal=audited.equal if audited else 0,
         drift=_spoken(verdict),
-        problems=[*_lost(asked), *_unexpected(verdict, drift=drift)],
+        problems=[*_lost(asked), *_unequal(audited), *_unexpected(verdict, drift=drift)],
         **more,
     )
 
@@ -279,6 +353,14 @@ def _spoken(verdict: _Verdict | None) -> str:
 
 def _lost(asked: _Asked | None) -> list[str]:
     return [f"{asked.lost} answers are not in the prediction log"] if asked and asked.lost else []
+
+
+def _unequal(audited: AuditReport | None) -> list[str]:
+    if audited is None or audited.passed:
+        return []
+    return [
+        f"{audited.rows - audited.equal} served vectors differ from the offline ones, in {listed(audited.by_feature)}"
+    ]
 
 
 def _unexpected(verdict: _Verdict | None, *, drift: bool) -> list[str]:

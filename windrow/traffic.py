@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
-from windrow.clock import duration, from_micros
+from windrow.clock import duration
 from windrow.errors import StoreError
-from windrow.features.source import Every
 from windrow.schema import EVENT_TIME
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Pool:
     Attributes
     ----------
     spine
-        The rows with their own ``event_time``; for a clock, the next ticks of every key.
+        The rows with their own ``event_time``.
     """
 
     def __init__(self, service: PredictionService, spine: pa.Table) -> None:
@@ -121,20 +120,13 @@ class Pool:
 
     @classmethod
     def of(cls, service: PredictionService, lake: Lake, *, now: int) -> Pool:
-        """Return the rows of the last 30 days, each key's newest; for a clock, the next 24 ticks of every key."""
-        if isinstance(service.view.spine, Every):
-            return cls(service, _next_ticks(service, service.view.spine, lake, now))
+        """Return the rows of the last 30 days, each key's newest."""
         return cls(service, _newest_rows(service, lake, now))
 
-    @property
-    def ahead(self) -> bool:
-        """Whether the rows are times to come, and not things that happened."""
-        return isinstance(self.service.view.spine, Every)
-
     def requests(self, count: int, *, seed: int = 0) -> list[JsonRow]:
-        """Return `count` requests drawn with replacement: about now, or about the next ticks of a clock."""
+        """Return `count` requests about now, their keys drawn with replacement."""
         chosen = np.random.default_rng(seed).integers(0, self.spine.num_rows, count)
-        return list(self._rows(self.spine.take(chosen), timed=self.ahead))
+        return list(self._rows(self.spine.take(chosen), timed=False))
 
     def present(self, count: int, *, seed: int = 0) -> list[JsonRow]:
         """Return at most `count` requests about now, each about another key."""
@@ -162,18 +154,3 @@ def _newest_rows(service: PredictionService, lake: Lake, now: int) -> pa.Table:
         rows = spine_rows(service, lake, engine(), now=now)
     keys = zip(*(rows[name].to_pylist() for name in entity_fields(service)), strict=True)
     return rows.take(sorted({key: place for place, key in enumerate(keys)}.values()))  # later rows replace earlier ones
-
-
-def _next_ticks(service: PredictionService, every: Every, lake: Lake, now: int) -> pa.Table:
-    import pyarrow as pa
-
-    from windrow.models.spine import seen_keys
-    from windrow.stores.engine import engine
-
-    keys = seen_keys(service, lake, engine(), now=now, as_of=None).select(list(every.entity.key_names))
-    first = now // every.interval * every.interval
-    ticks = [from_micros(first + n * every.interval) for n in range(1, 25)]
-    parts = [
-        keys.append_column(EVENT_TIME, pa.array([tick] * keys.num_rows, pa.timestamp("us", "UTC"))) for tick in ticks
-    ]
-    return pa.concat_tables(parts)

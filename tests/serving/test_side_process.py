@@ -27,7 +27,7 @@ FRAME: dict[str, Any] = {
     "plan": np.array(["gold", "basic"], dtype=object),
     "months": np.array([24, 1], dtype=np.float32),
 }
-VECTORS = Vectors(("plan", "months"), None, FRAME, [["gold", 24.0], ["basic", 1.0]], [False, False], [{}, {}], [(), ()])
+VECTORS = Vectors(("plan", "months"), None, FRAME, [["gold", 24.0], ["basic", 1.0]], [False, False], [{}, {}], {})
 
 
 @pytest.fixture(scope="module")

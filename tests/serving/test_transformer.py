@@ -120,14 +120,14 @@ def test_a_null_value_is_missing_and_its_status_says_null(online: OnlineStore) -
     made = Transformer(contract("limit", "size", "distance"), online).vectors([row(2)], [AT])
     assert statuses(made) == {"limit": "null", "size": "present", "distance": "null"}
     assert made.rows() == [{"limit": None, "size": 3.25, "distance": None}]
-    assert made.unknown == [()]
+    assert made.unknown == {}
 
 
 def test_an_unknown_entity_is_missing_and_its_status_says_not_found(online: OnlineStore) -> None:
     made = Transformer(contract("limit", "size"), online).vectors([row(77), row(1, area=6)], [AT, AT])
     assert statuses(made, 0) == {"limit": "not_found", "size": "present"}
     assert statuses(made, 1) == {"limit": "present", "size": "not_found"}
-    assert made.unknown == [("card_v1",), ("shop_v1",)]
+    assert made.unknown == {0: ("card_v1",), 1: ("shop_v1",)}
 
 
 def test_a_time_before_the_newest_stored_values_is_refused_as_they_would_look_ahead(online: OnlineStore) -> None:
@@ -144,7 +144,7 @@ def test_a_value_older_than_its_ttl_at_the_time_asked_about_is_expired(online: O
     made = transformer.vectors([row()], [AT + 101])
     assert statuses(made) == {"limit": "expired", "size": "present"}
     assert made.rows()[0]["limit"] is None
-    assert made.unknown == [()]
+    assert made.unknown == {}
 
 
 def test_a_group_that_was_never_published_is_not_found_until_it_is(tmp_path: Path) -> None:

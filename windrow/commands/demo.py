@@ -34,9 +34,7 @@ def command(ctx: click.Context, *, drift: bool, as_json: bool) -> None:
         rows = [{name: getattr(result, name) for name in result.__struct_fields__} for result in results]
         show_json({"services": rows, "seconds": time.monotonic() - begin, "problems": problems})
     else:
-        show(
-            [_row(result) for result in results], as_json=False, title=f"All of it, in {time.monotonic() - begin:.0f} s"
-        )
+        show(_sideways(results), as_json=False, title=f"All of it, in {time.monotonic() - begin:.0f} s")
         _close(results, problems, drift=drift)
     ctx.exit(1 if problems else 0)
 
@@ -69,17 +67,26 @@ class _Teller:
             self._console.print(f"{time.monotonic() - self._begin:6.1f} s  {mark}{self._text}")
 
 
-def _row(result: Result) -> dict[str, Any]:
-    naive = "" if result.baseline is None else f" (naive {result.baseline:.4g})"
+def _sideways(results: list[Result]) -> list[dict[str, Any]]:
+    """Return one row per fact and one column per service: it fits a terminal of 80 columns."""
+    facts = {result.service: _facts(result) for result in results}
+    names = list(next(iter(facts.values()), {}))
+    return [{"service": name, **{service: values[name] for service, values in facts.items()}} for name in names]
+
+
+def _facts(result: Result) -> dict[str, Any]:
     waits = [f"{micros / 1000:.2f}" for micros in (result.p50_us, result.p99_us) if micros is not None]
     return {
-        "service": result.service,
-        "rows": result.rows,
-        "features": result.features,
-        "metric": f"{result.metric} {result.value:.4g}{naive}",
+        "training rows": f"{result.rows:,}",
+        "features": str(result.features),
+        "metric": f"{result.metric} {result.value:.4g}",
+        "its baseline": "" if result.baseline is None else f"{result.metric} {result.baseline:.4g}",
         "release": result.release,
-        "written": result.written,
-        "online p50 / p99": f"{' / '.join(waits)} ms" if waits else None,
+        "predictions written": f"{result.written:,}",
+        "asked over HTTP": f"{result.asked:,}",
+        "online p50 / p99": f"{' / '.join(waits)} ms" if waits else "",
+        "outcomes sent back": f"{result.outcomes:,}",
+        "online = offline": f"{result.equal:,} of {result.audited:,} vectors" if result.audited else "",
         "drift": result.drift,
     }
 

@@ -18,7 +18,7 @@ Either way the result is a place per spine row, so the spine's order costs no so
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -38,7 +38,7 @@ _ROW, _TIME = "_row", "_t"
 _EFF = f"epoch_us(greatest({EVENT_TIME}, {KNOWN_AT}))"
 # Below this many spine rows it pays to look only at the keys that are wanted.
 _FEW = 100_000
-_BATCH = 500_000
+_BATCH = 250_000
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,8 @@ def merged(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched | No
     # A plain scan keeps the order of the files; a join would not.
     reader = con.con.execute(f"SELECT {names} FROM {rows}").to_arrow_reader(_BATCH)
     needles = spine.needles(tuple(read.keys.values()))
-    try:
+    with closing(reader):
         return match(reader, needles, keys=list(read.keys), columns=columns, n=len(spine.times))
-    finally:
-        reader.close()
 
 
 def joined(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched:

@@ -63,10 +63,10 @@ class LiveService:
 
     def check_known(self, vectors: Vectors) -> None:
         """Raise 404 where a row's entity is unknown and the service is declared to refuse that."""
-        if not (self._refuses and any(vectors.unknown)):
+        if not (vectors.unknown and self._refuses):
             return
-        row = next(i for i, groups in enumerate(vectors.unknown) if groups)
-        group = vectors.unknown[row][0]
+        row, groups = next(iter(vectors.unknown.items()))
+        group = groups[0]
         keys = [tuple(lk.keys.values()) for lk in self.release.contract.lookups if lk.group == group][0]
         where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
         step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"

@@ -17,6 +17,8 @@ from windrow.settings import Settings
 from windrow.stores.metadata import Metadata, Span
 from windrow.stores.online import OnlineStore, open_online
 
+_ClockKey = tuple[tuple[str, ...], int]  # a release's sources, and the time it was trained at
+
 
 class Loader:
     """Finds and loads live releases.
@@ -33,6 +35,7 @@ class Loader:
         self._registry = Registry(self._metadata, settings.folder("releases"))
         self._online: OnlineStore | None = None
         self._spans: Mapping[str, Span] = {}
+        self._latest: dict[_ClockKey, int] = {}
 
     def changed(self) -> int:
         """Return a number that differs when the metadata were written to."""
@@ -41,6 +44,7 @@ class Loader:
     def find(self) -> dict[str, str | None]:
         """Return service -> id of its live release, for every service that was ever released."""
         self._spans = self._metadata.spans()
+        self._latest.clear()
         return {name: self._metadata.live(name) for name in self._registry.services()}
 
     def load(self, id: str) -> LiveService:
@@ -88,11 +92,16 @@ class Loader:
         return self._online
 
     def _clock(self, release: Release) -> Callable[[], int]:
-        clock, sources = self._settings.clock, release.sources
+        clock = self._settings.clock
+        if clock.kind != "data":
+            return lambda: clock.now(lambda: 0)
+        latest = self._latest
+        key = release.sources, release.dataset.now
+        return lambda: latest.get(key) or self._find_latest(key)
 
-        def latest() -> int:
-            spans = self._spans
-            known = [spans[s].known for s in sources if s in spans] or [span.known for span in spans.values()]
-            return max(known, default=release.dataset.now)
-
-        return lambda: clock.now(latest)
+    def _find_latest(self, key: _ClockKey) -> int:
+        # Kept until the spans are read again: every request asks for it.
+        (sources, otherwise), spans = key, self._spans
+        known = [spans[s].known for s in sources if s in spans] or [span.known for span in spans.values()]
+        found = self._latest[key] = max(known, default=otherwise)
+        return found

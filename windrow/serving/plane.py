@@ -7,7 +7,9 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from windrow.errors import RequestError
 from windrow.serving.answers import encode
@@ -35,7 +37,7 @@ class Services(Protocol):
         ...
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True):
     """A request that keeps its contract, and the moment (nanoseconds) it began."""
 
     request_id: str
@@ -95,9 +97,9 @@ class Plane:
         """
         service, begun = asks[0].service, _clock()
         now = service.now()
-        rows = [row for ask in asks for row in ask.rows.values]
-        times = [now if time is None else time for ask in asks for time in ask.rows.times]
-        vectors = service.transformer.vectors(rows, times)
+        rows = asks[0].rows if len(asks) == 1 else _joined(asks)
+        times = [now if time is None else time for time in rows.times]
+        vectors = service.transformer.vectors(rows.values, times)
         service.check_known(vectors)
         gathered = _clock()
         outputs = _numbers(await service.predictor.predict(vectors))
@@ -133,6 +135,11 @@ class Plane:
             record.release, record.event_time = service.release.id, service.now()
             record.known_at = record.event_time
         self._log.append([record])
+
+
+def _joined(asks: Sequence[Ask]) -> Rows:
+    values = [row for ask in asks for row in ask.rows.values]
+    return Rows(values, [time for ask in asks for time in ask.rows.times])
 
 
 def _predictions(

@@ -73,11 +73,13 @@ class _OneRow:
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(MATRIX_INPUT, onnxruntime.OrtValue.ortvalue_from_numpy(self._input))
         self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(self._output))
-        self._run, self._place = session.run_with_iobinding, int(classes)
+        self._place = int(classes)
+        # The runtime's own call without its Python wrapper, which asks about devices every time.
+        self._run, self._bound = session._sess.run_with_iobinding, self._binding._iobinding
 
     def predict(self, matrix: NDArray[np.float32]) -> float:
         self._input[:] = matrix
-        self._run(self._binding)
+        self._run(self._bound, None)
         return float(self._output.item(self._place))
 
 

@@ -27,7 +27,7 @@ _TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
 _Check = Callable[[Any], Any]
 
 
-class Rows(NamedTuple):
+class Rows(msgspec.Struct, frozen=True):
     """A request that keeps its contract: values by field, and event times (None where not given)."""
 
     values: list[dict[str, Any]]

@@ -6,12 +6,13 @@ of rows; the way there is short because it is on every request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +29,7 @@ _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
 _Pick = Callable[[Any], tuple[Any, ...]]
 
 
-class Vectors(NamedTuple):
+class Vectors(msgspec.Struct, frozen=True):
     """The model's inputs for n rows, and what is known of each value.
 
     Attributes
@@ -46,7 +47,7 @@ class Vectors(NamedTuple):
     statuses
         Feature -> `Status` for each row.
     unknown
-        Names of the groups that have no row for the entity, for each row.
+        Row -> names of the groups that have no row for its entity; rows without such a group are not in it.
     """
 
     names: tuple[str, ...]
@@ -55,7 +56,7 @@ class Vectors(NamedTuple):
     lists: list[list[Any]]
     finite: list[bool]
     statuses: list[dict[str, int]]
-    unknown: list[tuple[str, ...]]
+    unknown: dict[int, tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -105,7 +106,7 @@ class Transformer:
     ...                     features=(Field("limit", "float64"),))
     >>> made = Transformer(contract, store).vectors([{"card_id": 7}, {"card_id": 8}], [10, 10])
     >>> made.matrix.tolist(), [s["limit"] for s in made.statuses], made.unknown
-    ([[500.0], [nan]], [0, 2], [(), ('card_v1',)])
+    ([[500.0], [nan]], [0, 2], {1: ('card_v1',)})
     """
 
     def __init__(
@@ -144,24 +145,23 @@ class Transformer:
         reads = self._reads
         found = iter(self._found([(read.group, read.key(row)) for row in rows for read in reads]))
         flat: list[list[Any]] = []
-        marks: list[list[int]] = []
+        gaps: _Gaps = {}
         for row, time in zip(rows, times, strict=True):
             values: list[Any] = []
-            states: list[int] = []
             for read in reads:
                 state = read.extend(values, next(found), time)
-                states.append(state)
+                if state != _PRESENT:
+                    gaps.setdefault(len(flat), []).append((read, state))
             values += self._raw(row)
             flat.append(values)
-            marks.append(states)
         for function in self._functions:
             function.extend(flat, times)
-        return self._gathered([self._pick(values) for values in flat], marks)
+        return self._gathered([self._pick(values) for values in flat], gaps)
 
     def _found(self, wanted: list[tuple[str, tuple[Any, ...]]]) -> list[Row | None]:
         return self._online.read(wanted) if wanted and self._online is not None else []
 
-    def _gathered(self, picked: list[tuple[Any, ...]], marks: list[list[int]]) -> Vectors:
+    def _gathered(self, picked: list[tuple[Any, ...]], gaps: _Gaps) -> Vectors:
         if self._times:
             picked = [self._seconds(row) for row in picked]
         matrix, columns = None, None
@@ -175,21 +175,16 @@ class Transformer:
             lists = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
             finite = [False] * len(lists)
         statuses = [
-            self._all_present if whole and not any(states) else self._status(row, states)
-            for row, states, whole in zip(picked, marks, finite, strict=True)
+            self._all_present if whole and i not in gaps else self._status(picked[i], gaps.get(i, ()))
+            for i, whole in enumerate(finite)
         ]
-        unknown = [self._unknown(states) if _NOT_FOUND in states else () for states in marks]
-        return Vectors(self._names, matrix, columns, lists, finite, statuses, unknown)
+        return Vectors(self._names, matrix, columns, lists, finite, statuses, _unknown(gaps) if gaps else {})
 
-    def _status(self, values: tuple[Any, ...], states: list[int]) -> dict[str, int]:
+    def _status(self, values: tuple[Any, ...], gaps: Iterable[tuple[_Read, int]]) -> dict[str, int]:
         status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(self._names, values, strict=True)}
-        for read, state in zip(self._reads, states, strict=True):
-            if state != _PRESENT:
-                status |= dict.fromkeys((n for n in read.names if n in status), state)
+        for read, state in gaps:
+            status |= dict.fromkeys((n for n in read.names if n in status), state)
         return status
-
-    def _unknown(self, states: list[int]) -> tuple[str, ...]:
-        return tuple(read.group for read, state in zip(self._reads, states, strict=True) if state == _NOT_FOUND)
 
     def _seconds(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         # A stored time is kept in microseconds; a model sees it in seconds, as `canonical` says.
@@ -250,6 +245,14 @@ class _Read:
             where="event_time",
             next_step="leave event_time out to ask about now; the past is answered by training data and batch scoring",
         )
+
+
+_Gaps = dict[int, list[tuple[_Read, int]]]  # row -> what it has no values of, and why
+
+
+def _unknown(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
+    found = {row: tuple(read.group for read, state in reads if state == _NOT_FOUND) for row, reads in gaps.items()}
+    return {row: groups for row, groups in found.items() if groups}
 
 
 def _reads(lookups: Sequence[Lookup], online: OnlineStore) -> list[_Read]:
