@@ -29,6 +29,7 @@ from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 _FOLDER = Path(__file__).parent
+_PIPE_WIDTH = 150  # columns of the table in a log
 _PACKAGES = ("windrow", "numpy", "duckdb", "ibis-framework", "deltalake", "pyarrow", "lmdb", "onnxruntime", "scikit-learn", "bentoml", "dagster")  # fmt: skip
 
 
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run all benchmarks, or those whose name contains an argument; print and keep their rows."""
     switch_off()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
     names = [name for name in _found() if not arguments or any(a in name for a in arguments)]
     if not names:
         console.print(f"No benchmark is called {' '.join(arguments)!r}. There are: {', '.join(_found())}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("assets", "bento", "notebooks", "tests", "windrow")
+ROOMS = ("assets", "bento", "docs", "notebooks", "tests", "windrow")
 _TEXT = {"", ".cfg", ".css", ".html", ".ipynb", ".js", ".json", ".lock", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"}
 
 

@@ -12,7 +12,7 @@ from tests.laws.worlds import World, worlds
 from windrow.features.contract import Lookup
 from windrow.features.join import point_in_time
 from windrow.stores.engine import engine
-from windrow.testing import MemoryTable, times
+from windrow.testing import MemoryTable
 
 HOUR = 3_600_000_000
 
@@ -44,23 +44,37 @@ def test_an_empty_spine_gives_an_empty_answer_with_every_column() -> None:
 
 
 @pytest.mark.parametrize("late", [0, 2 * HOUR])
-def test_150000_rows_in_any_order_agree_with_a_binary_search(late: int) -> None:
-    # More rows than the join asks its keys for beforehand; `late` rows make it drop surpassed ones.
+@pytest.mark.parametrize("stored_as", ["sorted", "two runs", "shuffled"])
+def test_150000_rows_in_any_order_agree_with_a_binary_search(late: int, stored_as: str) -> None:
+    # So many rows are found in one pass where the table lies in order, and by an ASOF join where it does not.
     rng = np.random.default_rng(7)
     spine_key, spine_at = rng.integers(0, 500, 150_000), rng.integers(0, 1000, 150_000) * HOUR
-    key, at = np.divmod(rng.permutation(500 * 1000)[:200_000], 1000)
+    flat = rng.permutation(500 * 1000)[:200_000]
+    runs = {"sorted": [np.sort(flat)], "two runs": [np.sort(half) for half in np.split(flat, 2)], "shuffled": [flat]}
+    key, at = np.divmod(np.concatenate(runs[stored_as]), 1000)
     at = at * HOUR
     known = at + late * (rng.random(len(at)) < 0.01)
-    stored = pa.table(
-        {"k": key, "x": np.arange(len(key)), "event_time": times(*at.tolist()), "known_at": times(*known.tolist())}
-    )
-    spine = pa.table({"k": spine_key, "event_time": times(*spine_at.tolist())})
-    lookup = Lookup("g_v1", "", {"k": "k"}, {"x": "x"}, {"x": "int64"})
 
-    made = point_in_time(engine(), spine, [lookup], {"g_v1": MemoryTable("g_v1", stored)})
+    made = _join(spine_key, spine_at, key, at, known)
 
-    assert made.select(["k", "event_time"]).equals(spine)
     assert made.column("x").fill_null(-1).to_pylist() == _searched(key, at, known, spine_key, spine_at)
+    assert made.column("event_time").cast("int64").to_pylist() == spine_at.tolist()
+
+
+def test_150000_rows_over_an_empty_table_find_nothing_and_keep_the_types() -> None:
+    none = np.array([], dtype=np.int64)
+    made = _join(np.zeros(150_000, dtype=np.int64), np.zeros(150_000, dtype=np.int64), none, none, none)
+    assert (made.column("x").type, made.column("x").null_count) == (pa.int64(), 150_000)
+
+
+def _join(spine_key: np.ndarray, spine_at: np.ndarray, key: np.ndarray, at: np.ndarray, known: np.ndarray) -> pa.Table:
+    names = [f"é{k:03}" for k in range(500)]
+    micros = pa.timestamp("us", "UTC")
+    stored = {"k": pa.array([names[k] for k in key], pa.string()), "x": np.arange(len(key))}
+    stored |= {"event_time": pa.array(at).cast(micros), "known_at": pa.array(known).cast(micros)}
+    spine = pa.table({"k": [names[k] for k in spine_key], "event_time": pa.array(spine_at).cast(micros)})
+    lookup = Lookup("g_v1", "", {"k": "k"}, {"x": "x"}, {"x": "int64"})
+    return point_in_time(engine(), spine, [lookup], {"g_v1": MemoryTable("g_v1", pa.table(stored))})
 
 
 def _searched(

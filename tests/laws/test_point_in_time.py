@@ -66,7 +66,13 @@ def test_one_pass_over_the_rows_says_what_the_oracle_says_in_1000_cases(world: W
     spine, stored = world.spine, table(rows)
     times = spine.column("event_time").cast("int64").to_numpy()
     needles = Needles.of([spine.column("id"), spine.column("area")], times)
-    made = match(stored.to_batches(batch), needles, keys=["id", "area"], columns=["n", "event_time"], n=len(times))
+    made = match(
+        stored.to_batches(batch),
+        needles,
+        keys=["id", "area"],
+        schema=stored.select(["n", "event_time"]).schema,
+        n=len(times),
+    )
     assert made is not None
     found = pa.array(made.place, mask=made.place < 0)
     said = list(

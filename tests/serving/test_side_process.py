@@ -66,7 +66,7 @@ def test_a_row_that_the_model_refuses_is_the_callers_problem(churn: Caller) -> N
     assert "NaN" in answer.json["detail"]
 
 
-def test_its_child_uses_one_native_thread_and_imports_nothing_here(churn: Caller) -> None:
+def test_its_child_uses_one_native_thread(churn: Caller) -> None:
     environ = Path(f"/proc/{side(churn).pid}/environ").read_bytes().split(b"\0")
     assert b"OMP_NUM_THREADS=1" in environ
 
@@ -81,7 +81,7 @@ def test_callers_at_once_each_get_their_own_answer(churn: Caller) -> None:
             [["gold", m]],
             [False],
             [{}],
-            [()],
+            {},
         )
         for m in range(12)
     ]

@@ -183,7 +183,8 @@ def merged(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched | No
     reader = con.con.execute(f"SELECT {names} FROM {rows}").to_arrow_reader(_BATCH)
     needles = spine.needles(tuple(read.keys.values()))
     with closing(reader):
-        return match(reader, needles, keys=list(read.keys), columns=columns, n=len(spine.times))
+        schema = pa.schema([reader.schema.field(c) for c in columns])
+        return match(reader, needles, keys=list(read.keys), schema=schema, n=len(spine.times))
 
 
 def joined(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched:

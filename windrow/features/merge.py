@@ -98,7 +98,7 @@ def match(
     needles: Needles,
     *,
     keys: Sequence[str],
-    columns: Sequence[str],
+    schema: pa.Schema,
     n: int,
     pieces: int = PIECES,
 ) -> Matched | None:
@@ -107,10 +107,10 @@ def match(
     Parameters
     ----------
     batches
-        Stored rows: `keys`, `columns`, event_time, known_at, _seq.
+        Stored rows: `keys`, the columns of `schema`, event_time, known_at, _seq.
     needles
         What is asked, over key columns of the same types.
-    columns
+    schema
         What to keep of the rows found.
     n
         Rows of the spine.
@@ -133,8 +133,8 @@ def match(
             best[:, row] = [r[at] for r in piece.rank]
             place[row] = np.arange(length, length + len(row))
             length += len(row)
-            kept.append(batch.select(list(columns)).take(pa.array(piece.at[at])))
-    return Matched(pa.Table.from_batches(kept) if kept else pa.table({c: [] for c in columns}), place)
+            kept.append(batch.select(schema.names).take(pa.array(piece.at[at])))
+    return Matched(pa.Table.from_batches(kept, schema), place)
 
 
 def _asked(batch: pa.RecordBatch, needles: Needles, keys: Sequence[str]) -> _Stored:

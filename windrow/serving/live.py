@@ -199,7 +199,8 @@ class LiveServices:
         return self._swap(services, failures, live)
 
     def _swap(self, services: dict[str, LiveService], failures: dict[str, str], live: Mapping[str, str | None]) -> bool:
-        waiting = {n: failures.get(n, "none was promoted") for n in live if n not in services}
+        told = {n: "its release cannot be loaded" for n in failures}  # why is for /readyz, not for every caller
+        waiting = {n: told.get(n, "none was promoted") for n in live if n not in services}
         before = self._state.services
         self._state, self.failures = _State(services, waiting, loaded=True), failures
         replaced = [s for n, s in before.items() if services.get(n) is not s]
