@@ -32,7 +32,9 @@ def duration(text: str) -> int:
     """
     match = _DURATION.fullmatch(text)
     if not match:
-        raise DeclarationError(f"{text!r} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"')
+        raise DeclarationError(
+            f"{text!r} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"'
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -76,7 +76,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SettingsError(f"cannot make the folder {path}: {error.strerror}", next_step="set WINDROW_HOME to a writable folder") from error
+            raise SettingsError(
+                f"cannot make the folder {path}: {error.strerror}", next_step="set WINDROW_HOME to a writable folder"
+            ) from error
         return path
 
 

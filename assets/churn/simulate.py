@@ -57,7 +57,9 @@ def _people(random):
         name: np.where(internet == "No", "No internet service", _YES[(random.random(CUSTOMERS) < 0.4).astype(int)])
         for name in ("security", "backup", "protection", "support", "tv", "movies")
     }
-    plain = {name: _YES[(random.random(CUSTOMERS) < 0.5).astype(int)] for name in ("partner", "dependents", "paperless")}
+    plain = {
+        name: _YES[(random.random(CUSTOMERS) < 0.5).astype(int)] for name in ("partner", "dependents", "paperless")
+    }
     charges = 20 + 25 * (internet == "DSL") + 50 * (internet == "Fiber optic") + random.normal(0, 6, CUSTOMERS)
     return {
         "number": np.arange(CUSTOMERS),

@@ -8,7 +8,9 @@ import numpy as np
 
 from assets.electricity import on_demand as od
 
-THREE_YEARS = np.arange(np.datetime64("2011-12-31T13:00", "us"), np.datetime64("2014-12-31T13:00", "us"), np.timedelta64(30, "m"))
+THREE_YEARS = np.arange(
+    np.datetime64("2011-12-31T13:00", "us"), np.datetime64("2014-12-31T13:00", "us"), np.timedelta64(30, "m")
+)
 
 
 def test_hour_follows_daylight_saving() -> None:
@@ -22,6 +24,9 @@ def test_weekday_is_that_of_the_predicted_day_in_local_time() -> None:
 
 
 def test_a_fixed_offset_would_get_the_day_wrong_1086_times_in_three_years() -> None:
-    fixed = [datetime.fromtimestamp(t, UTC) + timedelta(hours=10 + 24) for t in THREE_YEARS.astype("datetime64[s]").astype(int)]
+    fixed = [
+        datetime.fromtimestamp(t, UTC) + timedelta(hours=10 + 24)
+        for t in THREE_YEARS.astype("datetime64[s]").astype(int)
+    ]
     wrong = od.day_of_year(THREE_YEARS) != [moment.timetuple().tm_yday for moment in fixed]
     assert (THREE_YEARS.size, int(wrong.sum())) == (52608, 1086)

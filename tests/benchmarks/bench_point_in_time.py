@@ -67,7 +67,14 @@ def rows() -> list[Row]:
             bar=0.8,
             note=f"answers equal; {_cpu(ours)} against {_cpu(theirs)}",
         ),
-        _row(f"point-in-time memory {what}", "peak_mb", ours, theirs, bar=0.35 if full else None, note=_MEMORY),
+        _row(
+            f"point-in-time memory {what}",
+            "peak_mb",
+            ours,
+            theirs,
+            bar=0.35 if full else None,
+            note="" if full else _MEMORY,
+        ),
         _row(
             f"point-in-time, 1 % late, {what}", "seconds", late, theirs, bar=1.2, note="late rows are new to the peer"
         ),

@@ -184,5 +184,3 @@ def on_demand_input(dtype: str, values: NDArray[Any] | Sequence[Any]) -> NDArray
 def matrix(frame: Frame) -> NDArray[np.float32]:
     """Return the columns of an all-number frame as one float32 array of shape (n, features), C order."""
     return np.ascontiguousarray(np.array(list(frame.values()), dtype=np.float32).T)
-
-

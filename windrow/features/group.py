@@ -68,7 +68,10 @@ class Selection:
     def of(self, *keys: str, prefix: str = "") -> Selection:
         """Return the same features for the entity found under the request fields `keys`."""
         if len(keys) != len(self.group.entity.keys):
-            raise DeclarationError(f"group {self.group.name!r} has keys {self.group.entity.key_names}, but of() got {keys}", next_step="name one request field per key")
+            raise DeclarationError(
+                f"group {self.group.name!r} has keys {self.group.entity.key_names}, but of() got {keys}",
+                next_step="name one request field per key",
+            )
         return Selection(self.group, self.names, keys, prefix)
 
     @property
@@ -249,7 +252,9 @@ def feature_group(
             description=inspect.getdoc(function) or "",
         )  # fmt: skip
         if not group.features:
-            raise DeclarationError(f"feature group {name!r} makes no feature", next_step="select at least one column besides the keys")
+            raise DeclarationError(
+                f"feature group {name!r} makes no feature", next_step="select at least one column besides the keys"
+            )
         return group
 
     return declare
@@ -259,7 +264,9 @@ def _inputs(function: Callable[..., Any]) -> dict[str, Source | FeatureGroup]:
     known = {n: v for n, v in function.__globals__.items() if isinstance(v, Source | FeatureGroup)}
     for name in inspect.signature(function).parameters:
         if name not in known:
-            raise UnknownNameError("source or group", name, list(known), where=f"the module of feature group {function.__name__!r}")
+            raise UnknownNameError(
+                "source or group", name, list(known), where=f"the module of feature group {function.__name__!r}"
+            )
     return {name: known[name] for name in inspect.signature(function).parameters}
 
 
@@ -271,7 +278,9 @@ def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
         if missing:
             known = list(dict.fromkeys(c for table in tables.values() for c in table.columns))
             raise UnknownNameError("column", missing[1], known, where=f"the input of {where}") from error
-        raise DeclarationError(f"{where} cannot be built: {str(error).splitlines()[0][:200]}", next_step="mend its function") from error
+        raise DeclarationError(
+            f"{where} cannot be built: {str(error).splitlines()[0][:200]}", next_step="mend its function"
+        ) from error
 
 
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:
@@ -299,10 +308,16 @@ def _check_result(group: FeatureGroup, table: ir.Table) -> None:
         if key.name not in schema:
             raise UnknownNameError("key column", key.name, list(schema), where=f"the result of {where}")
         if _dtype(group.name, key.name, schema[key.name]) != key.dtype:
-            raise DeclarationError(f"{where}: key {key.name!r} is {schema[key.name]}, but entity {group.entity.name!r} says {key.dtype}", next_step=f"cast it: .cast({{{key.name!r}: {key.dtype!r}}})")
+            raise DeclarationError(
+                f"{where}: key {key.name!r} is {schema[key.name]}, but entity {group.entity.name!r} says {key.dtype}",
+                next_step=f"cast it: .cast({{{key.name!r}: {key.dtype!r}}})",
+            )
     for time in (EVENT_TIME, KNOWN_AT):
         if time not in schema:
-            raise DeclarationError(f"the result of {where} has no {time}", next_step=f"keep {time} in every aggregation, such as {time}=t.{time}.max()")
+            raise DeclarationError(
+                f"the result of {where} has no {time}",
+                next_step=f"keep {time} in every aggregation, such as {time}=t.{time}.max()",
+            )
 
 
 def _dtype(group: str, name: str, dtype: Any) -> str:
@@ -310,7 +325,8 @@ def _dtype(group: str, name: str, dtype: Any) -> str:
         return "timestamp"
     plain = str(dtype.copy(nullable=True))
     if plain not in _DTYPES:
-        raise DeclarationError(f"feature group {group!r}: column {name!r} is {plain}, which windrow does not store", next_step=f"cast it to one of {', '.join(sorted(set(_DTYPES.values())))}")
+        raise DeclarationError(
+            f"feature group {group!r}: column {name!r} is {plain}, which windrow does not store",
+            next_step=f"cast it to one of {', '.join(sorted(set(_DTYPES.values())))}",
+        )
     return _DTYPES[plain]
-
-

@@ -34,7 +34,9 @@ class Label:
     absent: float | None
 
     @classmethod
-    def joined(cls, source: Source, *, on: str, matures_after: str, absent: float | None = None, column: str | None = None) -> Label:
+    def joined(
+        cls, source: Source, *, on: str, matures_after: str, absent: float | None = None, column: str | None = None
+    ) -> Label:
         """1 (or `column`) where `source` has a row with the same `on` as the spine row.
 
         Examples
@@ -73,7 +75,10 @@ class Label:
         """
         _need(source, column)
         if source.columns[column] not in ("int32", "int64", "float32", "float64", "bool"):
-            raise DeclarationError(f"label column {column!r} of source {source.name!r} is {source.columns[column]}", next_step="choose a number")
+            raise DeclarationError(
+                f"label column {column!r} of source {source.name!r} is {source.columns[column]}",
+                next_step="choose a number",
+            )
         span = duration(ahead)
         matured = duration(matures_after) if matures_after else span + source.delay
         return cls("value", source, column, None, span, matured, None)

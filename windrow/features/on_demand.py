@@ -67,13 +67,21 @@ def on_demand(
     parameters = inspect.signature(function).parameters
     for given in inputs:
         if given not in parameters:
-            raise UnknownNameError("parameter", given, list(parameters), where=f"on-demand function {function.__name__!r}")
+            raise UnknownNameError(
+                "parameter", given, list(parameters), where=f"on-demand function {function.__name__!r}"
+            )
     missing = [p for p, spec in parameters.items() if p not in inputs and spec.default is spec.empty]
     if missing:
-        raise DeclarationError(f"on-demand feature {function.__name__!r} is given no {missing[0]!r}", next_step=f"add {missing[0]}=<a column>")
+        raise DeclarationError(
+            f"on-demand feature {function.__name__!r} is given no {missing[0]!r}",
+            next_step=f"add {missing[0]}=<a column>",
+        )
     for parameter, column in inputs.items():
         if not isinstance(column, Column):
-            raise DeclarationError(f"on-demand feature {function.__name__!r}: {parameter}={column!r} is not a column", next_step="give a column of the spine or a group, such as payments.lat")
+            raise DeclarationError(
+                f"on-demand feature {function.__name__!r}: {parameter}={column!r} is not a column",
+                next_step="give a column of the spine or a group, such as payments.lat",
+            )
     return OnDemandFeature(name or function.__name__, function, dtype, inputs)
 
 
@@ -92,7 +100,10 @@ def check_imports(source: str, *, where: str) -> None:
             names = [("." * node.level) + (node.module or "")]
         for name in names:
             if name.partition(".")[0] not in _ALLOWED:
-                raise DeclarationError(f"{where} imports {name!r}", next_step="use NumPy and the standard library only: the file runs inside the online service")
+                raise DeclarationError(
+                    f"{where} imports {name!r}",
+                    next_step="use NumPy and the standard library only: the file runs inside the online service",
+                )
 
 
 def load_functions(source: str, names: list[str], *, where: str) -> dict[str, Callable[..., Any]]:
@@ -120,5 +131,8 @@ def compute(spec: OnDemand, function: Callable[..., Any], inputs: Mapping[str, N
     made = np.asarray(function(**inputs))
     rows = len(next(iter(inputs.values())))
     if made.shape != (rows,):
-        raise DeclarationError(f"on-demand function {spec.function!r} returned shape {made.shape} for {rows} rows", next_step="return one value per row")
+        raise DeclarationError(
+            f"on-demand function {spec.function!r} returned shape {made.shape} for {rows} rows",
+            next_step="return one value per row",
+        )
     return canonical_column(spec.dtype, made)

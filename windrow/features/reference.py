@@ -66,7 +66,9 @@ class Reference:
         return Path(spec.origin)
 
     def _missing_module(self) -> DeclarationError:
-        return DeclarationError(f"There is no module {self.module!r}", next_step=f"create it, with {self.attribute!r} in it")
+        return DeclarationError(
+            f"There is no module {self.module!r}", next_step=f"create it, with {self.attribute!r} in it"
+        )
 
 
 def _exists(module: str) -> bool:

@@ -130,7 +130,11 @@ class Source:
         file: CsvFile | None = None,
         simulator: str | None = None,
     ) -> None:
-        values: dict[str, Any] = {"name": check_name("source", name), "columns": dict(columns), "event_time": event_time}
+        values: dict[str, Any] = {
+            "name": check_name("source", name),
+            "columns": dict(columns),
+            "event_time": event_time,
+        }
         values |= {"known_at": known_at, "delay": duration(delay) if delay else 0, "id": id}
         values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file}
         values["simulator"] = Reference.to(simulator, declaring_package()) if simulator else None
@@ -234,7 +238,10 @@ def _check_columns(source: Source) -> None:
         raise UnknownNameError("id column", source.id, list(source.columns), where=where)
     for name in source.time_columns:
         if source.columns.get(name, "timestamp") != "timestamp":
-            raise DeclarationError(f"{where}: time column {name!r} is declared {source.columns[name]}", next_step="declare it as timestamp or leave it out of columns")
+            raise DeclarationError(
+                f"{where}: time column {name!r} is declared {source.columns[name]}",
+                next_step="declare it as timestamp or leave it out of columns",
+            )
 
 
 def _check_times(source: Source) -> None:
@@ -246,9 +253,17 @@ def _check_times(source: Source) -> None:
         try:
             ZoneInfo(source.timezone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise DeclarationError(f"source {source.name!r}: there is no time zone {source.timezone!r}", next_step='use an IANA name such as "UTC" or "Australia/Melbourne"') from None
+            raise DeclarationError(
+                f"source {source.name!r}: there is no time zone {source.timezone!r}",
+                next_step='use an IANA name such as "UTC" or "Australia/Melbourne"',
+            ) from None
     if source.ambiguous not in ("refuse", "earliest", "latest"):
-        raise UnknownNameError("rule for ambiguous times", source.ambiguous, ["refuse", "earliest", "latest"], where=f"source {source.name!r}")
+        raise UnknownNameError(
+            "rule for ambiguous times",
+            source.ambiguous,
+            ["refuse", "earliest", "latest"],
+            where=f"source {source.name!r}",
+        )
 
 
 def _check_file(source: Source) -> None:
@@ -259,4 +274,7 @@ def _check_file(source: Source) -> None:
         raise UnknownNameError("column", name, list(source.fields), where=f"source {source.name!r} (named in its file)")
     missing = sorted(set(source.fields) - made)
     if missing:
-        raise DeclarationError(f"source {source.name!r}: its file {source.file.name!r} gives no column for {missing}", next_step="map them in CsvFile(columns=...) or constants")
+        raise DeclarationError(
+            f"source {source.name!r}: its file {source.file.name!r} gives no column for {missing}",
+            next_step="map them in CsvFile(columns=...) or constants",
+        )

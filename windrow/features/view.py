@@ -49,13 +49,19 @@ class FeatureView:
         object.__setattr__(self, "spine", spine)
         object.__setattr__(self, "features", tuple(features))
         if not features:
-            raise DeclarationError(f"view {name!r} has no feature", next_step="give it groups, columns or on_demand(...)")
+            raise DeclarationError(
+                f"view {name!r} has no feature", next_step="give it groups, columns or on_demand(...)"
+            )
         _ = self.contract
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
         """The group parts, in order, and a selection of what only on-demand functions read."""
-        chosen = [f.all if isinstance(f, FeatureGroup) else f for f in self.features if isinstance(f, FeatureGroup | Selection)]
+        chosen = [
+            f.all if isinstance(f, FeatureGroup) else f
+            for f in self.features
+            if isinstance(f, FeatureGroup | Selection)
+        ]
         return (*chosen, *_hidden(self.on_demand, chosen))
 
     @property
@@ -117,10 +123,15 @@ def _lookup(selection: Selection, fields: dict[str, Field], view: str) -> Lookup
     keys = dict(zip(group.entity.key_names, selection.keys, strict=True))
     for key, name in keys.items():
         if name not in fields:
-            raise UnknownNameError("column", name, list(fields), where=f"the spine of view {view!r} (key of group {group.name!r})")
+            raise UnknownNameError(
+                "column", name, list(fields), where=f"the spine of view {view!r} (key of group {group.name!r})"
+            )
         expected = next(k.dtype for k in group.entity.keys if k.name == key)
         if fields[name].dtype != expected:
-            raise DeclarationError(f"view {view!r}: spine column {name!r} is {fields[name].dtype}, but key {key!r} of group {group.name!r} is {expected}", next_step="declare both with one dtype")
+            raise DeclarationError(
+                f"view {view!r}: spine column {name!r} is {fields[name].dtype}, but key {key!r} of group {group.name!r} is {expected}",
+                next_step="declare both with one dtype",
+            )
     columns = selection.columns
     dtypes = {value: group.features[name] for value, name in columns.items()}
     return Lookup(group.table_name, group.fingerprint, keys, columns, dtypes, group.ttl)
@@ -139,7 +150,10 @@ def _input(column: Column, view: FeatureView, feature: str) -> str:
     if isinstance(column.owner, FeatureGroup):
         plain = any(s.group is column.owner and not s.prefix and column.name in s.names for s in view.selections)
         return f"stored.{column.name}" if plain else f"stored.{column.owner.name}.{column.name}"
-    raise DeclarationError(f"on-demand feature {feature!r} of view {view.name!r} reads {column!r}, which is neither a column of its spine nor of a feature group", next_step=f"use the columns of {view.spine.name!r} or of a group")
+    raise DeclarationError(
+        f"on-demand feature {feature!r} of view {view.name!r} reads {column!r}, which is neither a column of its spine nor of a feature group",
+        next_step=f"use the columns of {view.spine.name!r} or of a group",
+    )
 
 
 def _used(lookups: Sequence[Lookup], computed: Sequence[OnDemand], features: Sequence[Feature]) -> set[str]:
@@ -164,20 +178,29 @@ def _ordered(view: FeatureView, stored: set[str]) -> tuple[Field, ...]:
 
 def _raw(view: FeatureView, column: Column) -> Field:
     if column.owner is not view.spine or column.dtype == "timestamp":
-        raise DeclarationError(f"view {view.name!r}: {column!r} cannot be a feature by itself", next_step="select it from a group, or compute from it with on_demand(...)")
+        raise DeclarationError(
+            f"view {view.name!r}: {column!r} cannot be a feature by itself",
+            next_step="select it from a group, or compute from it with on_demand(...)",
+        )
     return Field(column.name, column.dtype)
 
 
 def _refuse_duplicates(view: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DeclarationError(f"view {view!r} has two features called {twice[0]!r}", next_step='tell them apart with .of(..., prefix="...")')
+        raise DeclarationError(
+            f"view {view!r} has two features called {twice[0]!r}",
+            next_step='tell them apart with .of(..., prefix="...")',
+        )
 
 
 def _one_module(view: FeatureView) -> str:
     sources = {f.source for f in view.on_demand}
     if len(sources) > 1:
-        raise DeclarationError(f"view {view.name!r} takes on-demand functions from {len(sources)} modules", next_step="keep them in one on_demand.py: a release carries its text")
+        raise DeclarationError(
+            f"view {view.name!r} takes on-demand functions from {len(sources)} modules",
+            next_step="keep them in one on_demand.py: a release carries its text",
+        )
     for source in sources:
         check_imports(source, where=f"the on-demand module of view {view.name!r}")
     return next(iter(sources), "")
@@ -186,4 +209,8 @@ def _one_module(view: FeatureView) -> str:
 def describe(view: FeatureView) -> dict[str, Any]:
     """The view as JSON-like facts, for `windrow diff`."""
     groups = {g.table_name: g.fingerprint for g in view.groups}
-    return {"spine": view.spine.name, "features": [f"{f.name}: {f.dtype}" for f in view.contract.features], "groups": groups}
+    return {
+        "spine": view.spine.name,
+        "features": [f"{f.name}: {f.dtype}" for f in view.contract.features],
+        "groups": groups,
+    }

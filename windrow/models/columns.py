@@ -32,7 +32,9 @@ def check_columns(path: Path, known: list[str], *, service: str) -> None:
     """Raise `UnknownNameError` with the closest name if the trainer asks for what the view does not have."""
     for name in asked_columns(path):
         if name not in known:
-            raise UnknownNameError("feature", name, known, where=f"the view of service {service!r} (asked for by {path.name})")
+            raise UnknownNameError(
+                "feature", name, known, where=f"the view of service {service!r} (asked for by {path.name})"
+            )
 
 
 class _Cell(msgspec.Struct):

@@ -37,7 +37,9 @@ class RandomSplit:
 
     def __post_init__(self) -> None:
         if not 0 < self.test < 1:
-            raise DeclarationError(f"RandomSplit(test={self.test}) is no share", next_step="give a share between 0 and 1, such as 0.25")
+            raise DeclarationError(
+                f"RandomSplit(test={self.test}) is no share", next_step="give a share between 0 and 1, such as 0.25"
+            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Online:
 
     def __post_init__(self) -> None:
         if self.unknown_entity not in ("predict", "refuse"):
-            raise UnknownNameError("policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()")
+            raise UnknownNameError(
+                "policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()"
+            )
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ class Gate:
         if self.metric not in known:
             raise UnknownNameError("metric", self.metric, known, where="Gate()")
         if (self.at_least, self.at_most, self.of_baseline) == (None, None, None):
-            raise DeclarationError(f"Gate({self.metric!r}) has no bar", next_step="give at_least, at_most or of_baseline")
+            raise DeclarationError(
+                f"Gate({self.metric!r}) has no bar", next_step="give at_least, at_most or of_baseline"
+            )
 
 
 @dataclass(frozen=True)
@@ -174,13 +180,22 @@ class Drift:
     def __post_init__(self) -> None:
         check_name("monitor", self.name)
         if duration(self.window) <= 0:
-            raise DeclarationError(f"Drift(window={self.window!r}) holds nothing", next_step='give a time, such as "30d"')
+            raise DeclarationError(
+                f"Drift(window={self.window!r}) holds nothing", next_step='give a time, such as "30d"'
+            )
         if not 0 < self.effect < 0.83:
-            raise DeclarationError(f"Drift(effect={self.effect}) is never or always exceeded", next_step="give a distance between 0 and 0.83, such as 0.2")
+            raise DeclarationError(
+                f"Drift(effect={self.effect}) is never or always exceeded",
+                next_step="give a distance between 0 and 0.83, such as 0.2",
+            )
         if self.min_rows < 1:
-            raise DeclarationError(f"Drift(min_rows={self.min_rows}) judges nothing", next_step="give a number of rows, such as 200")
+            raise DeclarationError(
+                f"Drift(min_rows={self.min_rows}) judges nothing", next_step="give a number of rows, such as 200"
+            )
         if isinstance(self.ignore, str):
-            raise DeclarationError(f"Drift(ignore={self.ignore!r}) is one text", next_step=f"write ignore=[{self.ignore!r}]")
+            raise DeclarationError(
+                f"Drift(ignore={self.ignore!r}) is one text", next_step=f"write ignore=[{self.ignore!r}]"
+            )
         object.__setattr__(self, "ignore", tuple(self.ignore))
 
 
@@ -283,7 +298,9 @@ class PredictionService:
 
     def describe(self) -> dict[str, Any]:
         """The declaration as JSON-like facts, for `windrow diff`."""
-        groups = {g.table_name: {**g.describe(), "inputs": sorted(i.key for i in g.inputs.values())} for g in self.view.groups}
+        groups = {
+            g.table_name: {**g.describe(), "inputs": sorted(i.key for i in g.inputs.values())} for g in self.view.groups
+        }
         return {
             "view": describe_view(self.view),
             "groups": groups,
@@ -316,7 +333,10 @@ class PredictionService:
         """Raise if the trainer is missing or asks for a column that the view does not have."""
         path = self.trainer_path(notebooks)
         if not path.is_file():
-            raise DeclarationError(f"service {self.name!r}: its trainer {path.name!r} does not exist", next_step=f"create it in {path.parent.name}/")
+            raise DeclarationError(
+                f"service {self.name!r}: its trainer {path.name!r} does not exist",
+                next_step=f"create it in {path.parent.name}/",
+            )
         check_columns(path, list(self.view.contract.feature_names), service=self.name)
 
 
@@ -333,13 +353,26 @@ def _check(service: PredictionService) -> None:
         raise UnknownNameError("baseline feature", service.baseline, names, where=where)
     for gate in service.gates:
         if gate.metric not in service.metrics:
-            raise UnknownNameError("metric", gate.metric, service.metrics, where=f"{where} (its label is {'a class' if service.label.binary else 'a number'})")
+            raise UnknownNameError(
+                "metric",
+                gate.metric,
+                service.metrics,
+                where=f"{where} (its label is {'a class' if service.label.binary else 'a number'})",
+            )
     if service.label.on and service.label.on not in {f.name for f in service.view.spine.spine_fields}:
-        raise UnknownNameError("label key", service.label.on, [f.name for f in service.view.spine.spine_fields], where=f"the spine of {where}")
+        raise UnknownNameError(
+            "label key",
+            service.label.on,
+            [f.name for f in service.view.spine.spine_fields],
+            where=f"the spine of {where}",
+        )
     if service.online is not None:
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:
-            raise DeclarationError(f"{where} is online, but group {offline[0]!r} is not", next_step="set online=True on the group, or leave online= out of the service")
+            raise DeclarationError(
+                f"{where} is online, but group {offline[0]!r} is not",
+                next_step="set online=True on the group, or leave online= out of the service",
+            )
     _check_monitors(service, names, where=where)
 
 
@@ -347,8 +380,12 @@ def _check_monitors(service: PredictionService, features: list[str], *, where: s
     seen: set[str] = set()
     for monitor in service.monitors:
         if monitor.name in seen:
-            raise DeclarationError(f"{where} has two monitors called {monitor.name!r}", next_step='tell them apart: Drift(name="...")')
+            raise DeclarationError(
+                f"{where} has two monitors called {monitor.name!r}", next_step='tell them apart: Drift(name="...")'
+            )
         seen.add(monitor.name)
         for feature in monitor.ignore:
             if feature not in features:
-                raise UnknownNameError("feature", feature, features, where=f"the view of {where} (ignored by monitor {monitor.name!r})")
+                raise UnknownNameError(
+                    "feature", feature, features, where=f"the view of {where} (ignored by monitor {monitor.name!r})"
+                )

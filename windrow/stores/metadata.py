@@ -204,7 +204,9 @@ class Metadata:
 
     def services(self) -> list[str]:
         """Return the names of all services that ever had a release, sorted."""
-        return [str(r.service) for r in self._rows(sa.select(_releases.c.service).distinct().order_by(_releases.c.service))]
+        return [
+            str(r.service) for r in self._rows(sa.select(_releases.c.service).distinct().order_by(_releases.c.service))
+        ]
 
     def release(self, id: str) -> bytes:
         """Return the document of a release; raise `NotFoundError` if there is none."""
