@@ -30,7 +30,7 @@ def duration(text: str) -> int:
     >>> duration("24h") == duration("1d") == 86_400_000_000
     True
     """
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None  # not what newcomers write: 24
     if not match:
         raise DeclarationError(
             f"{text!r} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 
 from windrow.errors import DeclarationError, UnknownNameError, WindrowError
 from windrow.features.group import FeatureGroup
+from windrow.features.reference import stopped
 from windrow.features.source import Source
 from windrow.models.service import PredictionService
 
@@ -120,19 +120,7 @@ def _load(name: str, absent: DeclarationError | None = None) -> ModuleType:
     except Exception as error:  # noqa: BLE001 - a project's own code may raise anything; it is told where
         if absent is not None and isinstance(error, ModuleNotFoundError) and error.name == name:
             raise absent from None
-        raise DeclarationError(
-            f"{name} cannot be imported: {type(error).__name__}: {error}",
-            exists=_place(error),
-            next_step="correct it there",
-        ) from error
-
-
-def _place(error: Exception) -> str:
-    if isinstance(error, SyntaxError):
-        return f"It stops at {error.filename}, line {error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
-    return f"It stops at {own[-1].filename}, line {own[-1].lineno}" if own else ""
+        raise stopped(f"{name} cannot be imported", error) from error
 
 
 def _declared(module: ModuleType) -> list[PredictionService]:

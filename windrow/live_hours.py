@@ -93,7 +93,8 @@ def _request(key: dict[str, Any], tick: int) -> dict[str, Any]:
 
 
 def _keys(service: PredictionService, stores: Stores, now: int) -> list[dict[str, Any]]:
-    from windrow.models.spine import entity_fields, seen_keys
+    from windrow.models.keys import entity_fields
+    from windrow.models.spine import seen_keys
     from windrow.stores.engine import engine
 
     seen = seen_keys(service, stores.lake, engine(), now=now, as_of=None)

@@ -146,7 +146,8 @@ class Pool:
 
 
 def _newest_rows(service: PredictionService, lake: Lake, now: int) -> pa.Table:
-    from windrow.models.spine import entity_fields, spine_rows
+    from windrow.models.keys import entity_fields
+    from windrow.models.spine import spine_rows
     from windrow.stores.engine import engine
 
     rows = spine_rows(service, lake, engine(), start=now - _RECENT, now=now)

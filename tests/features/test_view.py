@@ -155,3 +155,16 @@ def test_the_fingerprint_changes_with_a_group_below() -> None:
 
     assert view(profile).contract.feature_names == ("plan", "home_lat")
     assert view(profile["plan"]).fingerprint != view(globals()["profile"]["plan"]).fingerprint
+
+
+def test_a_time_is_no_model_input_by_itself() -> None:
+    accounts = Source("accounts", event_time="ts", columns={"card_id": "int64", "opened": "timestamp"})
+    card = Entity("card", card_id="int64")
+
+    def profile(accounts: Any) -> Any:
+        return accounts.select("card_id", "opened")
+
+    profile.__globals__["accounts"] = accounts
+    group = feature_group(card)(profile)
+    with pytest.raises(DeclarationError, match="feature 'opened' is a time.*compute what matters from it"):
+        FeatureView("fraud", spine=accounts, features=[group])

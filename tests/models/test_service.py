@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tests.models.worlds import card_profile, chargebacks, customers, fraud, load, meter_view, payment_view, payments
-from windrow import Batch, Entity, FeatureView, Gate, Label, Notebook, Online, RandomSplit, TimeSplit, feature_group
+from windrow import (
+    Batch,
+    Entity,
+    FeatureView,
+    Gate,
+    Label,
+    Notebook,
+    Online,
+    PredictionService,
+    RandomSplit,
+    Source,
+    TimeSplit,
+    feature_group,
+)
 from windrow.errors import DeclarationError, UnknownNameError
 
 
@@ -40,8 +53,6 @@ def test_a_label_decides_between_classes_and_numbers():
 
 
 def test_a_reserved_name_is_refused():
-    from windrow import PredictionService
-
     with pytest.raises(
         DeclarationError, match="service cannot be called 'services': the name is part of the HTTP interface"
     ):
@@ -111,3 +122,12 @@ def test_a_trainer_that_asks_for_a_column_no_group_makes_is_refused(tmp_path):
 def test_views_of_other_features_have_other_fingerprints():
     assert payment_view.fingerprint != meter_view.fingerprint
     assert payment_view.fingerprint != FeatureView("fraud", spine=payments, features=[card_profile]).fingerprint
+
+
+def test_a_label_that_cannot_be_matched_with_its_spine_is_refused_when_declared():
+    weather = Source("weather", event_time="ts", columns={"city": "string", "degrees": "float64"})
+    label = Label.value(weather, "degrees", ahead="24h")
+    with pytest.raises(
+        DeclarationError, match="the label of service 'meter' cannot be matched.*source 'weather' lacks its keys"
+    ):
+        PredictionService("meter", meter_view, label, model=dict, split=RandomSplit())

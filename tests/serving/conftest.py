@@ -44,10 +44,12 @@ class Caller:
         *,
         chunks: Sequence[bytes] | None = None,
         length: str | None = None,
+        kind: str | None = None,
     ) -> Answered:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         parts = [data] if chunks is None else list(chunks)
         headers = [(b"content-length", (length or str(len(data))).encode())] if chunks is None else []
+        headers += [(b"content-type", kind.encode())] if kind is not None else []
         return asyncio.run(self._call(method, path, parts, headers))
 
     def predict(self, body: Any, service: str = "fraud") -> Answered:

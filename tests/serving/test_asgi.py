@@ -142,6 +142,31 @@ def test_a_body_over_one_mebibyte_is_refused_by_its_announced_length(fraud: Call
     assert fraud("POST", "/v1/fraud/predict", b"{}", length=str(2**40)).status == 413
 
 
+def test_an_announced_length_of_thousands_of_digits_is_refused(fraud: Caller) -> None:
+    assert fraud("POST", "/v1/fraud/predict", b"{}", length="9" * 5000).status == 413
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""])
+def test_a_body_that_says_it_is_not_json_is_refused(fraud: Caller, kind: str) -> None:
+    answer = fraud("POST", "/v1/fraud/predict", GOOD, kind=kind)
+    assert (answer.status, answer.json["type"]) == (415, "urn:windrow:problem:not-json")
+    assert answer.json["next"] == "send the header content-type: application/json"
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "Application/JSON; charset=utf-8", "application/json ;a=b"])
+def test_a_body_that_says_nothing_or_json_is_read(fraud: Caller, kind: str | None) -> None:
+    assert fraud("POST", "/v1/fraud/predict", GOOD, kind=kind).status == 200
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00Z", "1899-12-31T23:59:59Z", "2200-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_that_no_clock_shows_is_refused(fraud: Caller, moment: str) -> None:
+    answer = fraud.predict({**GOOD, "event_time": moment})
+    assert (answer.status, answer.json["where"]) == (422, "$.event_time")
+    assert answer.json["next"] == "send a time from 1900 to 2199"
+
+
 def test_a_body_over_one_mebibyte_is_refused_while_it_arrives(fraud: Caller) -> None:
     assert fraud("POST", "/v1/fraud/predict", chunks=[b" " * 600_000] * 100).status == 413
 

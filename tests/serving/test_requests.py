@@ -194,6 +194,8 @@ def test_outcomes_are_read_with_their_time() -> None:
         ({"request_id": "a", "value": "1"}, "$.outcomes[0].value"),
         ({"request_id": "a", "value": 1, "row": -1}, "$.outcomes[0].row"),
         ({"request_id": "a", "value": 1, "known_at": "2026-01-01"}, "$.outcomes[0].known_at"),
+        ({"request_id": "a", "value": 1, "known_at": "1899-12-31T00:00:00Z"}, "$.outcomes[0].known_at"),
+        ({"request_id": "a", "value": 1, "known_at": "2199-01-01T00:00:00Z"}, "$.outcomes[0].known_at"),
         ({"request_id": "a", "value": 1, "x": 1}, "$.outcomes[0]"),
         (5, "$.outcomes[0]"),
     ],
@@ -202,6 +204,38 @@ def test_an_outcome_in_another_form_is_refused_with_its_place(item: Any, where: 
     with pytest.raises(RequestError, match="Next:") as caught:
         read_outcomes(json.dumps({"outcomes": [item]}).encode())
     assert (caught.value.status, caught.value.where) == (422, where)
+
+
+def _outcomes(*items: dict[str, Any]) -> bytes:
+    return json.dumps({"outcomes": items}).encode()
+
+
+def test_the_outcome_of_a_class_is_0_or_1() -> None:
+    body = _outcomes({"request_id": "a", "value": 1}, {"request_id": "b", "value": 0.5})
+    with pytest.raises(RequestError, match="'value' is not 0 or 1. Next: send 1 for what happened") as caught:
+        read_outcomes(body, classes=True)
+    assert (caught.value.status, caught.value.where) == (422, "$.outcomes[1].value")
+    assert [o.value for o in read_outcomes(body)] == [1.0, 0.5]
+
+
+def test_outcomes_that_contradict_each_other_are_refused() -> None:
+    body = _outcomes({"request_id": "a", "value": 1}, {"request_id": "a", "row": 0, "value": 0})
+    with pytest.raises(RequestError, match="Two outcomes of one row differ. Next: send one value") as caught:
+        read_outcomes(body)
+    assert (caught.value.status, caught.value.where) == (400, "$.outcomes[1].value")
+
+
+def test_an_outcome_that_is_corrected_later_is_no_contradiction() -> None:
+    first = {"request_id": "a", "value": 1, "known_at": "2026-01-01T00:00:00Z"}
+    body = _outcomes(first, {**first, "value": 0, "known_at": "2026-01-02T00:00:00Z"})
+    assert [o.value for o in read_outcomes(body)] == [1.0, 0.0]
+
+
+def test_an_outcome_that_is_said_twice_is_no_contradiction() -> None:
+    body = _outcomes(
+        {"request_id": "a", "value": 1}, {"request_id": "a", "value": 1}, {"request_id": "a", "row": 1, "value": 0}
+    )
+    assert [o.value for o in read_outcomes(body)] == [1.0, 1.0, 0.0]
 
 
 PLAIN = RowReader(

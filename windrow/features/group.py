@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import ibis
 import ibis.expr.operations as ops
+import ibis.expr.types as ir
 from ibis.common.annotations import ValidationError
 from ibis.common.exceptions import IbisError
 from ibis.expr.format import pretty
@@ -28,8 +29,6 @@ from windrow.schema import (
     fingerprint,
 )
 
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 _NO_COLUMN = re.compile(r"(?:'Table' object has no attribute|Column) '(\w+)'")
 _IBIS = {"timestamp": "timestamp('UTC', 6)"}
@@ -237,6 +236,11 @@ def feature_group(
     >>> feature_group(card)(spend).features
     {'cents': 'float64'}
     """
+    if not isinstance(entity, Entity):
+        raise DeclarationError(
+            f"a feature group is given {getattr(entity, '__name__', repr(entity))!r} as its entity",
+            next_step='write @feature_group(card) with card = Entity("card", card_id="int64")',
+        )
 
     def declare(function: Callable[..., ir.Table]) -> FeatureGroup:
         name = check_name("feature group", function.__name__)
@@ -272,7 +276,7 @@ def _inputs(function: Callable[..., Any]) -> dict[str, Source | FeatureGroup]:
 
 def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
     try:
-        return group.function(**tables)
+        made = group.function(**tables)
     except (AttributeError, IbisError, ValidationError) as error:
         where, missing = f"feature group {group.name!r}", _NO_COLUMN.search(str(error))
         if missing:
@@ -281,6 +285,16 @@ def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
         raise DeclarationError(
             f"{where} cannot be built: {str(error).splitlines()[0][:200]}", next_step="mend its function"
         ) from error
+    if not isinstance(made, ir.Table):
+        raise DeclarationError(
+            f"the function of feature group {group.name!r} returns {_kind(made)}, not a table",
+            next_step="return an Ibis table, such as: return payments.select(...)",
+        )
+    return made
+
+
+def _kind(made: Any) -> str:
+    return "None" if made is None else f"a {type(made).__name__}"
 
 
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from windrow.errors import DeclarationError, UnknownNameError
+from windrow.errors import DeclarationError, UnknownNameError, WindrowError
+
+_LIBRARY = str(Path(__file__).parents[1]) + os.sep
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,50 @@ class Reference:
         return f"{self.module}:{self.attribute}"
 
     def load(self) -> Any:
-        """Import the module and return the attribute."""
+        """Import the module and return the attribute.
+
+        Raises
+        ------
+        DeclarationError
+            When there is no such module or attribute, or the module fails on import (with file and line).
+        """
         if self.given is not None:
             return self.given
         try:
             module = importlib.import_module(self.module)
-        except ModuleNotFoundError as error:
-            if error.name != self.module:
-                raise
-            raise self._missing_module() from None
+        except WindrowError:
+            raise
+        except Exception as error:
+            # A project's own code may raise anything; it is told where.
+            if isinstance(error, ModuleNotFoundError) and error.name == self.module:
+                raise self._missing_module() from None
+            raise stopped(f"module {self.module!r} cannot be imported", error) from error
         if not hasattr(module, self.attribute):
             public = [name for name in vars(module) if not name.startswith("_")]
             raise UnknownNameError("function", self.attribute, public, where=f"module {self.module!r}")
         return getattr(module, self.attribute)
+
+    def call(self, role: str) -> Any:
+        """Return what the function gives without arguments.
+
+        Parameters
+        ----------
+        role
+            What the function is, for errors: ``"the simulator of source 'sales'"``.
+
+        Raises
+        ------
+        DeclarationError
+            When the function raises (with file and line), or cannot be loaded.
+        """
+        function = self.load()
+        try:
+            return function()
+        except WindrowError:
+            raise
+        except Exception as error:
+            # As on import.
+            raise stopped(f"{role} ({self}) fails", error) from error
 
     def source_path(self) -> Path:
         """Return the file that the reference points into, without running it."""
@@ -69,6 +104,29 @@ class Reference:
         return DeclarationError(
             f"There is no module {self.module!r}", next_step=f"create it, with {self.attribute!r} in it"
         )
+
+
+def stopped(what: str, error: Exception) -> DeclarationError:
+    """Return the error that says where a project's own code stopped.
+
+    Examples
+    --------
+    >>> stopped("module 'train' cannot be imported", NameError("no name"))
+    DeclarationError("module 'train' cannot be imported: NameError: no name. Next: correct it there.")
+    """
+    told = " ".join(str(error).split())[:300]
+    return DeclarationError(
+        f"{what}: {type(error).__name__}: {told}", exists=_place(error), next_step="correct it there"
+    )
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"It stops at {error.filename}, line {error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    foreign = (_LIBRARY, os.path.dirname(os.__file__))
+    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(foreign)]
+    return f"It stops at {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _exists(module: str) -> bool:

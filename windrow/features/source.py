@@ -213,6 +213,11 @@ class Every:
     name: str
 
     def __init__(self, interval: str, entity: Entity) -> None:
+        if not isinstance(entity, Entity):
+            raise DeclarationError(
+                f"the clock Every({interval!r}, ...) is given {entity!r} as its entity",
+                next_step='write Every("1h", area) with area = Entity("area", area="string")',
+            )
         object.__setattr__(self, "interval", duration(interval))
         object.__setattr__(self, "entity", entity)
         object.__setattr__(self, "name", f"every_{interval}")

@@ -173,7 +173,17 @@ def _ordered(view: FeatureView, stored: set[str]) -> tuple[Field, ...]:
             selection = feature.all if isinstance(feature, FeatureGroup) else feature
             fields += [Field(v, selection.group.features[n]) for v, n in selection.columns.items()]
     _refuse_duplicates(view.name, [f.name for f in fields])
+    _refuse_times(view.name, fields)
     return tuple(fields)
+
+
+def _refuse_times(view: str, fields: Sequence[Field]) -> None:
+    times = [f.name for f in fields if f.dtype == "timestamp"]
+    if times:
+        raise DeclarationError(
+            f"view {view!r}: feature {times[0]!r} is a time, which no model can be given as it is",
+            next_step="select the others, and compute what matters from it with on_demand(...), such as an age in days",
+        )
 
 
 def _raw(view: FeatureView, column: Column) -> Field:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from windrow.errors import DeclarationError, listed
 from windrow.features.arrow import registered
 from windrow.features.label import Label
-from windrow.models.spine import entity_fields, newest, visible
+from windrow.models.keys import label_keys
+from windrow.models.spine import newest, visible
 from windrow.schema import EVENT_TIME
 
 if TYPE_CHECKING:
@@ -77,28 +77,6 @@ def _found(
             value = ibis.cases((made[_FOUND].isnull(), ibis.literal(float(label.absent))), else_=value)
         found = made.select(made[_ROW], **{_VALUE: value}).order_by(_ROW).to_pyarrow()[_VALUE].cast(pa.float64())
     return pc.if_else(_complete(spine, keys), found, pa.scalar(None, pa.float64()))
-
-
-def label_keys(service: PredictionService) -> list[str]:
-    """Return the columns by which the label's source is matched with the spine.
-
-    Raises
-    ------
-    DeclarationError
-        If the label's source has none of the spine's keys.
-    """
-    label = service.label
-    if label.on is not None:
-        return [label.on]
-    wanted = [name for name in entity_fields(service) if name in label.source.columns]
-    # A value belongs to one entity, so it is found by all of its keys; an event may concern a part of them.
-    if not wanted or (label.how == "value" and len(wanted) < len(entity_fields(service))):
-        raise DeclarationError(
-            f"the label of service {service.name!r} cannot be matched with its spine: source {label.source.name!r} lacks its keys",
-            exists=f"The spine's keys are {listed(entity_fields(service))}, the source has {listed(label.source.columns)}",
-            next_step="give the label's source the keys of the spine's entity",
-        )
-    return wanted
 
 
 def _joined(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from windrow.features.contract import MISSING_TEXT, Frame
 from windrow.models.bundle import Bundle
 from windrow.models.dataset import frame_of
-from windrow.models.spine import entity_fields, spine_rows
+from windrow.models.keys import entity_fields
+from windrow.models.spine import spine_rows
 from windrow.schema import EVENT_TIME, KNOWN_AT, Status
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from windrow.features.source import Source
 from windrow.features.view import FeatureView
 from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
+from windrow.models.keys import label_keys
 from windrow.schema import check_name, fingerprint
 
 CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
@@ -366,6 +367,7 @@ def _check(service: PredictionService) -> None:
             [f.name for f in service.view.spine.spine_fields],
             where=f"the spine of {where}",
         )
+    label_keys(service)
     if service.online is not None:
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:

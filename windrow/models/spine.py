@@ -10,6 +10,7 @@ from windrow.clock import from_micros
 from windrow.errors import DataError, DeclarationError, listed
 from windrow.features.group import FeatureGroup, ibis_dtype
 from windrow.features.source import Every, Source
+from windrow.models.keys import entity_fields
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 
 if TYPE_CHECKING:
@@ -91,17 +92,6 @@ def moment(micros: int) -> Any:
     import ibis
 
     return ibis.literal(from_micros(micros), type=ibis_dtype("timestamp"))
-
-
-def entity_fields(service: PredictionService) -> list[str]:
-    """Return the spine's fields that say whom a row is about.
-
-    A clock's are the keys of its entity; a source's are the fields by which its features are looked up.
-    """
-    spine, contract = service.view.spine, service.view.contract
-    if isinstance(spine, Every):
-        return list(spine.entity.key_names)
-    return list(dict.fromkeys(name for lookup in contract.lookups for name in lookup.keys.values()))
 
 
 def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: int, as_of: int | None) -> pa.Table:

@@ -116,7 +116,7 @@ def unfitted(service: PredictionService) -> Any:
             f"service {service.name!r} is trained by the notebook {service.model.file!r}",
             next_step=f"run it: windrow run {service.name}, or give its fitted model as estimator=",
         )
-    made = service.model.load()()
+    made = service.model.call(f"the trainer of service {service.name!r}")
     if not all(hasattr(made, name) for name in ("fit", "predict", "get_params")):
         raise ModelError(
             f"{service.model} returned {'None' if made is None else type(made).__name__}, which is no estimator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -24,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEADLINE = 0.8  # seconds for a body to arrive: before BentoML's own time-out answers in our place
+_DIGITS = 20  # of an announced length
 
 _ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
@@ -173,11 +174,10 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     Raises
     ------
     RequestError
-        413 for more than 1 MiB, by its announced length or while it arrives; 408 if it takes too long.
+        413 for more than 1 MiB, by its announced length or while it arrives; 415 for what says that it is not
+        JSON; 408 if it takes too long.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
-            raise _too_large()
+    _check_head(scope["headers"])
     begun = receive().__await__()
     try:
         waits_for = begun.send(None)
@@ -188,6 +188,21 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             return _checked(message.get("body", b""))
         return await _in_time(_received(receive, message))
     return await _in_time(_carried_on(begun, waits_for, receive))
+
+
+def _check_head(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        # Counted before it is read: Python refuses to read a number of thousands of digits.
+        if name == b"content-length" and (len(value) > _DIGITS or not value.isdigit() or int(value) > MAX_BODY):
+            raise _too_large()
+        if name == b"content-type" and value != _JSON and value.partition(b";")[0].strip().lower() != _JSON:
+            raise RequestError(
+                415,
+                "not-json",
+                "The content-type of the body is not application/json",
+                where="headers",
+                next_step="send the header content-type: application/json",
+            )
 
 
 async def _in_time(body: Coroutine[Any, Any, bytes]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from windrow.clock import to_micros
+from windrow.clock import duration, parse_time, to_micros
 from windrow.errors import RequestError, TimeError, listed
 from windrow.features.contract import Contract
 from windrow.schema import EVENT_TIME, Field
@@ -23,6 +24,8 @@ _FLOAT32_MAX = 3.4028234663852886e38
 _SPEAKABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
+_FIRST, _END = parse_time("1900-01-01"), parse_time("2200-01-01")
+_AHEAD = duration("1d")
 
 _Check = Callable[[Any], Any]
 
@@ -165,8 +168,8 @@ class _Quick:
             for name in self._maybe:
                 if values[name] is msgspec.UNSET:
                     del values[name]
-            time = values.pop(EVENT_TIME, None)
-            return Rows([values], [None if time is None else _timestamp(time)])
+            moment = values.pop(EVENT_TIME, None)
+            return Rows([values], [None if moment is None else _timestamp(moment)])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _WrongError):
             return None
 
@@ -197,13 +200,20 @@ def decode(body: bytes) -> dict[str, Any]:
     return document
 
 
-def read_outcomes(body: bytes) -> list[Outcome]:
+def read_outcomes(body: bytes, *, classes: bool = False) -> list[Outcome]:
     """Return the outcomes of a body ``{"outcomes": [{"request_id", "row", "value", "known_at"?}]}``.
+
+    Parameters
+    ----------
+    body
+        JSON.
+    classes
+        Whether the service predicts a class: then a value is 0 or 1.
 
     Raises
     ------
     RequestError
-        400 for what is not JSON, 422 for what is not in this form.
+        400 for what is not JSON or says two things of one row, 422 for what is not in this form.
 
     Examples
     --------
@@ -217,7 +227,23 @@ def read_outcomes(body: bytes) -> list[Outcome]:
         step = 'send {"outcomes": [{"request_id": ..., "row": 0, "value": ...}]}'
         raise RequestError(422, "missing-field", "The list 'outcomes' is missing", where="$", next_step=step)
     _count(items, "outcomes")
-    return [_outcome(item, f"$.outcomes[{i}]") for i, item in enumerate(items)]
+    outcomes = [_outcome(item, f"$.outcomes[{i}]") for i, item in enumerate(items)]
+    _check_values(outcomes, classes=classes)
+    return outcomes
+
+
+def _check_values(outcomes: Sequence[Outcome], *, classes: bool) -> None:
+    # A correction that became known later is no contradiction.
+    said: dict[tuple[str, int, int | None], float] = {}
+    for i, outcome in enumerate(outcomes):
+        where = f"$.outcomes[{i}].value"
+        if classes and outcome.value not in (0.0, 1.0):
+            step = "send 1 for what happened, 0 for what did not"
+            raise RequestError(422, "out-of-range", "Field 'value' is not 0 or 1", where=where, next_step=step)
+        key = outcome.request_id, outcome.row, outcome.known_at
+        if said.setdefault(key, outcome.value) != outcome.value:
+            what, step = "Two outcomes of one row differ", "send one value for each request_id, row and known_at"
+            raise RequestError(400, "contradiction", what, where=where, next_step=step)
 
 
 def _outcome(item: Any, where: str) -> Outcome:
@@ -290,9 +316,19 @@ def _timestamp(value: Any) -> int:
     if type(value) is not str or len(value) > 40:
         raise _WrongError(_TIME)
     try:
-        return to_micros(datetime.fromisoformat(value))
+        micros = to_micros(datetime.fromisoformat(value))
     except (ValueError, OverflowError, TimeError):
         raise _WrongError(_TIME, "wrong-time") from None
+    if not _FIRST <= micros < _END:
+        raise _WrongError("a time from 1900 to 2199", "out-of-range")
+    return micros
+
+
+def _become_known(value: Any) -> int:
+    micros = _timestamp(value)
+    if micros > time.time_ns() // 1000 + _AHEAD:
+        raise _WrongError("a time that has come (clocks may differ by a day)", "out-of-range")
+    return micros
 
 
 def _request_id(value: Any) -> str:
@@ -327,7 +363,7 @@ _OUTCOME: dict[str, _Check] = {
     "request_id": _request_id,
     "row": _whole(0, MAX_ROWS - 1),
     "value": _number,
-    "known_at": _or_null(_timestamp),
+    "known_at": _or_null(_become_known),
 }
 
 

@@ -92,7 +92,7 @@ def _simulated(source: Source, data: Path) -> Numbered:
             f"Source {source.name!r} has no data: {looked}, and it names no simulator",
             next_step='put the file there (folder WINDROW_DATA), or declare simulator="module:function"',
         )
-    given = source.simulator.load()()
+    given = source.simulator.call(f"the simulator of source {source.name!r}")
     where = f"simulator {source.simulator} of source {source.name!r}"
     if not isinstance(given, Mapping | pa.Table):
         raise SchemaError(
