@@ -161,3 +161,9 @@ def _until_gone(home: Path, *, seconds: float = 15) -> None:
     while _processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert _processes_of(home) == []
+
+
+def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
+    report = _json(project, "audit", "bakery")
+    assert report["rows"] > 0
+    assert (report["equal"], report["passed"]) == (report["rows"], True)

@@ -23,6 +23,7 @@ _COMMANDS = {
     "promote": "Make a release the one that answers.",
     "rollback": "Let the release that was live before answer again.",
     "materialize": "Bring one feature group up to date, in the lake and online.",
+    "audit": "Prove that what was served is what was known at the time.",
     "trace": "Show what was asked and answered under a request id.",
     "diff": "Show what two commits (or folders) declare differently.",
     "doctor": "Prove each configured part end to end.",
