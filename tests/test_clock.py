@@ -91,5 +91,7 @@ def test_an_unknown_clock_is_refused() -> None:
 
 
 def test_a_fixed_clock_without_a_zone_is_refused() -> None:
-    with pytest.raises(TimeError, match="has no time zone"):
+    with pytest.raises(
+        SettingsError, match="WINDROW_CLOCK is 'fixed:2019-09-30T00:00:00': .* has no time zone. Next: add"
+    ):
         Clock.parse("fixed:2019-09-30T00:00:00")

@@ -120,7 +120,10 @@ class Clock(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Clock:
         """Read the setting; raise `SettingsError` when it is none of the three."""
         if text.startswith("fixed:"):
-            return cls("fixed", parse_time(text.removeprefix("fixed:")))
+            try:
+                return cls("fixed", parse_time(text.removeprefix("fixed:")))
+            except TimeError as error:
+                raise SettingsError(f"WINDROW_CLOCK is {text!r}: {error.what}", next_step=error.next_step) from None
         if text not in ("real", "data"):
             raise SettingsError(f"WINDROW_CLOCK is {text!r}", next_step="use real, data or fixed:<ISO time>")
         return cls(text)

@@ -97,6 +97,25 @@ def test_an_expression_that_ibis_cannot_build_is_refused() -> None:
         declare(wrong)
 
 
+@pytest.mark.parametrize(("made", "told"), [(None, "None"), ("payments", "the text 'payments'"), ({}, "a dict")])
+def test_a_function_that_returns_no_table_is_refused(made: Any, told: str) -> None:
+    def wrong(payments):
+        return made
+
+    with pytest.raises(
+        DeclarationError,
+        match=f"what the function of feature group 'wrong' returns is {told}. Next: write return <an Ibis",
+    ):
+        declare(wrong)
+
+
+def test_a_decorator_without_its_entity_is_refused() -> None:
+    with pytest.raises(
+        DeclarationError, match="the entity of a feature group is the function 'of_spend'.*Next: write @feature"
+    ):
+        feature_group(of_spend)  # type: ignore[arg-type]
+
+
 def test_a_missing_key_is_refused() -> None:
     def keyless(payments):
         return payments.select("amount", card="card_id")

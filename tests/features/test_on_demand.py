@@ -96,3 +96,14 @@ def test_a_function_that_does_not_answer_for_every_row_is_refused(answer: object
         match=r"on-demand function 'distance' returned shape .* for 3 rows. Next: return one value per row",
     ):
         compute(SPEC, lambda x: answer, {"x": np.zeros(3)})
+
+
+def test_a_function_that_fails_is_named_with_the_place() -> None:
+    def wrong(x: object) -> None:
+        raise KeyError("lat")
+
+    with pytest.raises(
+        DeclarationError,
+        match=r"on-demand function 'distance' fails: KeyError: 'lat'. It stops at .*test_on_demand.py, line \d+",
+    ):
+        compute(SPEC, wrong, {"x": np.zeros(3)})

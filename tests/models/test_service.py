@@ -7,7 +7,9 @@ import pytest
 from tests.models.worlds import card_profile, chargebacks, customers, fraud, load, meter_view, payment_view, payments
 from windrow import (
     Batch,
+    Drift,
     Entity,
+    Every,
     FeatureView,
     Gate,
     Label,
@@ -100,6 +102,36 @@ def test_an_online_service_needs_online_groups():
         (lambda: Batch(sinks=["delt"]), "has no sink 'delt'.*did you mean 'delta'"),
         (lambda: Batch(rows="all"), "has no choice of rows 'all'"),
         (lambda: Online(unknown_entity="guess"), "has no policy unknown_entity 'guess'"),
+        (lambda: Online(p99_ms=-1), r"Online\(p99_ms=-1\) is no latency budget. Next: give milliseconds"),
+        (lambda: Online(p99_ms="20"), r"Online\(p99_ms='20'\) is no latency budget"),
+        (lambda: Batch("dayly"), r"Batch\('dayly'\) is no schedule. Next: write \"@daily\""),
+        (lambda: Batch(sinks="delta"), r"sinks= of Batch\(\) is the text 'delta'. Next: write a list: \[\"delta\"\]"),
+        (lambda: fraud(split=None), "split= of service 'fraud' is None. Next: write TimeSplit"),
+        (lambda: fraud(gates="auc"), "gates= of service 'fraud' is the text 'auc'. Next: write a list"),
+        (lambda: fraud(gates=["auc"]), "one of gates= of service 'fraud' is the text 'auc'. Next: write Gate"),
+        (lambda: fraud(monitors=Drift()), "monitors= of service 'fraud' is a Drift. Next: write a list"),
+        (lambda: fraud(baseline=3), "baseline= of service 'fraud' is an int. Next: write the name of a feature"),
+        (lambda: fraud(online=True), "online= of service 'fraud' is a bool. Next: write Online"),
+        (lambda: fraud(batch="@daily"), "batch= of service 'fraud' is the text '@daily'. Next: write Batch"),
+        (lambda: fraud(model=None), 'None does not name a function. Next: write "module:function"'),
+        (
+            lambda: fraud(model="notebooks/train.ipynb"),
+            r"is a notebook, not a function. Next: write Notebook\('train.ipynb'\)",
+        ),
+        (
+            lambda: FeatureView("v", spine=payments, features=["amount"]),
+            "one of features= of view 'v' is the text 'amount'",
+        ),
+        (
+            lambda: FeatureView("v", spine="payments", features=[payments.amount]),
+            "spine= of view 'v' is the text 'payments'",
+        ),
+        (
+            lambda: FeatureView("v", spine=payments, features=payments.amount),
+            "features= of view 'v' is a Column. Next: write a list",
+        ),
+        (lambda: Every("1h", "area"), r"the entity of Every\('1h', ...\) is the text 'area'"),
+        (lambda: Every(1, Entity("a", a="string")), "1 is not a duration"),
     ],
 )
 def test_a_part_that_cannot_work_is_refused_when_it_is_made(make, message):

@@ -171,6 +171,7 @@ BAD_TRAINERS = [
         lambda: DummyClassifier().fit([[0], [1]], [0, 1]),
         r"returned a DummyClassifier that is fitted already.*Next: return it unfitted",
     ),
+    (lambda: LogisticRegression, r"returned the class 'LogisticRegression', not an.*Next: return LogisticRegression\("),
     (lambda: Ridge(), r"Ridge is made for regression, but the label of service 'fraud' is classes"),
     (lambda: LinearSVC(), r"LinearSVC gives no probability.*Next: wrap it: CalibratedClassifierCV"),
     (lambda: StandardScaler(), r"returned StandardScaler, which is no estimator"),

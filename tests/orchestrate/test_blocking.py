@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from tests.orchestrate.conftest import PACKAGE, WORLD, copied_world, settings_of
-from windrow.errors import DataError, ModelError, NotebookError, ValidationError
+from windrow.errors import DataError, ModelError, NotebookError, StoreError, ValidationError
 from windrow.orchestrate import definitions
 from windrow.orchestrate.resources import Stores, dagster_home
 from windrow.orchestrate.run import run_service
@@ -125,3 +125,14 @@ def test_a_run_whose_process_was_killed_is_closed_by_the_next_one_which_works(tm
     assert again.step("features/habits_v1").facts["dagster/row_count"] == 120
     with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
         assert [run.status.value for run in instance.get_runs()] == ["SUCCESS", "FAILURE"]
+
+
+def test_a_run_whose_records_cannot_be_written_says_where_they_are(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    records = dagster_home(settings) / "history"
+    records.mkdir(parents=True)
+    (records / "runs.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(
+        StoreError, match=r"Dagster's records in .*dagster cannot be used: .*not a database. Next: free"
+    ):
+        run_service("visits", settings, package=PACKAGE, select=["sources/customers"])

@@ -11,9 +11,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from tests.models.worlds import fraud
 from tests.orchestrate.conftest import PACKAGE, copied_world, settings_of
+from windrow import Batch
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.orchestrate import definitions
+from windrow.orchestrate.sensors import batch_job, batch_schedule
 from windrow.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,3 +160,11 @@ def test_a_missing_training_notebook_fails_at_load(tmp_path: Path) -> None:
     (world / "notebooks" / "train_heat.ipynb").unlink()
     with pytest.raises(DeclarationError, match=r"service 'heat': its trainer 'train_heat.ipynb' does not exist"):
         definitions("tiny_missing", settings_of(tmp_path / "home", world))
+
+
+def test_a_schedule_that_no_clock_shows_is_refused_with_its_service() -> None:
+    service = fraud(batch=Batch("99 99 99 99 99"))
+    with pytest.raises(
+        DeclarationError, match="schedule '99 99 99 99 99' of service 'fraud' is no cron line. Next: write"
+    ):
+        batch_schedule(service, batch_job(service, ["sources/payments"]), partitions=None)

@@ -84,6 +84,7 @@ def test_a_prediction_is_in_the_log_when_its_answer_is_here(fraud: Caller) -> No
         ("POST", "/readyz", b"", 405, "method-not-allowed", "method", "use GET, HEAD"),
         ("GET", "/v1/fraud/explain", b"", 404, "no-page", "path", "see / for the services and /v1/openapi.json for their interface"),
         ("GET", "/schema.json", b"", 404, "no-page", "path", "see / for the services and /v1/openapi.json for their interface"),
+        ("OPTIONS", "*", b"", 404, "no-page", "path", "see / for the services and /v1/openapi.json for their interface"),
         ("POST", "/anything", b"", 404, "no-page", "path", "see / for the services and /v1/openapi.json for their interface"),
     ],
 )  # fmt: skip
@@ -334,3 +335,8 @@ def test_nothing_outside_of_the_reports_is_ever_served(fraud: Caller, path: str)
         link.symlink_to(home / "secret.html")
     answer = fraud("GET", path)
     assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_an_outcome_of_a_class_service_is_0_or_1(fraud: Caller) -> None:
+    answer = fraud("POST", "/v1/fraud/outcomes", {"outcomes": [{"request_id": "r", "row": 0, "value": 0.5}]})
+    assert (answer.status, answer.json["where"]) == (422, "$.outcomes[0].value")

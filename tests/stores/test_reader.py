@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from windrow.clock import parse_time
-from windrow.errors import DataError, SchemaError, TimeError
+from windrow.errors import DataError, DeclarationError, SchemaError, TimeError
 from windrow.features.source import Constant, CsvFile, Source
 from windrow.stores.reader import origin, read_source, span
 
@@ -137,6 +137,13 @@ def test_a_missing_column_is_named_with_the_closest_one(tmp_path: Path) -> None:
         read_source(payments(), tmp_path)
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_file_with_another_separator_is_told_so(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "payments.csv").write_text(f"id{mark}card no{mark}eur{mark}when\n")
+    with pytest.raises(SchemaError, match=f"separate the cells by commas; the file has {mark!r}".replace("\\", r"\\")):
+        read_source(payments(), tmp_path)
+
+
 def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "payments.csv").write_text("id,card no,eur,eur,when\n1,a,1,2,2026-01-01T00:00:00Z\n")
     with pytest.raises(SchemaError, match="payments.csv has two columns called 'eur'"):
@@ -235,6 +242,12 @@ def test_a_naive_time_is_refused(tmp_path: Path, cell: str) -> None:
 def test_a_time_that_cannot_be_read_is_named_by_row_and_column(tmp_path: Path, cell: str) -> None:
     with pytest.raises(TimeError, match=rf"payments.csv, column 'when', row 2: '{cell}' is not an ISO 8601 time"):
         read(tmp_path, f"1,a,1,2026-01-01T00:00:00Z\n2,a,1,{cell}\n")
+
+
+@pytest.mark.parametrize("cell", ["0001-01-01", "1699-12-31T23:59:59", "2200-01-01", "9999-12-31"])
+def test_a_time_that_stands_for_never_is_refused(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(TimeError, match=r"payments.csv, row 2: a time before 1700 or after 2199. 1 rows are like it"):
+        read(tmp_path, f"1,a,1,2026-01-01\n2,a,1,{cell}\n", payments(timezone="UTC"))
 
 
 def test_a_missing_time_is_refused(tmp_path: Path) -> None:
@@ -370,6 +383,14 @@ def test_naive_arrow_times_are_refused() -> None:
         ({"card": [1, 2], "amount": [1.0, 2.0], "ts": TIMES}, "column 'card' is int64, declared is string"),
         ({"card": ["a", "b"], "amount": ["1", "2"], "ts": TIMES}, "column 'amount' is string, declared is float64"),
         ([1, 2], "returned list"),
+        (
+            {"card": "ab", "amount": [1.0, 2.0], "ts": TIMES},
+            "column 'card' is no column of values. Next: return one array",
+        ),
+        ({"card": ["a", "b"], "amount": None, "ts": TIMES}, "column 'amount' is no column of values"),
+        ({"card": ["a", "b"], "amount": np.ones((2, 2)), "ts": TIMES}, "column 'amount' is no column of values"),
+        ({"card": ["a", "b"], "amount": np.array([1j, 2j]), "ts": TIMES}, "column 'amount' cannot be read"),
+        ({"card": ["a", "\ud800"], "amount": [1.0, 2.0], "ts": TIMES}, "column 'card' cannot be read"),
     ],
 )
 def test_a_simulator_that_gives_something_else_is_refused(rows: Any, told: str) -> None:
@@ -392,6 +413,19 @@ def test_an_infinite_value_is_refused(dtype: str, value: float) -> None:
         {"card": ["a", "b"], "amount": [1.0, value], "ts": TIMES}, columns={"card": "string", "amount": dtype}
     )
     with pytest.raises(SchemaError, match=f"column 'amount', row 2: .* is no finite {dtype}"):
+        read_source(source, Path())
+
+
+def test_a_simulator_that_fails_is_named_with_the_place() -> None:
+    def luckless() -> Any:
+        raise ValueError("no luck")
+
+    source = simulated(None)
+    object.__setattr__(source, "simulator", type(source.simulator).to(luckless))
+    with pytest.raises(
+        DeclarationError,
+        match=r"the simulator of source 'payments' .*luckless.* fails: ValueError: no luck. It stops at .*test_reader.py, line \d+. Next",
+    ):
         read_source(source, Path())
 
 

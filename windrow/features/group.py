@@ -18,6 +18,7 @@ from ibis.expr.format import pretty
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.kinds import check_kind
 from windrow.features.reference import Reference
 from windrow.features.source import Column, Source
 from windrow.schema import (
@@ -28,7 +29,6 @@ from windrow.schema import (
     check_name,
     fingerprint,
 )
-
 
 _NO_COLUMN = re.compile(r"(?:'Table' object has no attribute|Column) '(\w+)'")
 _IBIS = {"timestamp": "timestamp('UTC', 6)"}
@@ -236,11 +236,8 @@ def feature_group(
     >>> feature_group(card)(spend).features
     {'cents': 'float64'}
     """
-    if not isinstance(entity, Entity):
-        raise DeclarationError(
-            f"a feature group is given {getattr(entity, '__name__', repr(entity))!r} as its entity",
-            next_step='write @feature_group(card) with card = Entity("card", card_id="int64")',
-        )
+    example = '@feature_group(card), with card = Entity("card", card_id="int64") above it'
+    check_kind(entity, Entity, where="the entity of a feature group", example=example)
 
     def declare(function: Callable[..., ir.Table]) -> FeatureGroup:
         name = check_name("feature group", function.__name__)
@@ -285,16 +282,9 @@ def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
         raise DeclarationError(
             f"{where} cannot be built: {str(error).splitlines()[0][:200]}", next_step="mend its function"
         ) from error
-    if not isinstance(made, ir.Table):
-        raise DeclarationError(
-            f"the function of feature group {group.name!r} returns {_kind(made)}, not a table",
-            next_step="return an Ibis table, such as: return payments.select(...)",
-        )
+    example = "return <an Ibis table>, such as: return payments.select(...)"
+    check_kind(made, ir.Table, where=f"what the function of feature group {group.name!r} returns", example=example)
     return made
-
-
-def _kind(made: Any) -> str:
-    return "None" if made is None else f"a {type(made).__name__}"
 
 
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:

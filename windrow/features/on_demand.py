@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.contract import OnDemand, canonical_column
+from windrow.features.reference import stopped
 from windrow.features.source import Column
 from windrow.schema import check_dtype
 
@@ -126,9 +127,13 @@ def compute(spec: OnDemand, function: Callable[..., Any], inputs: Mapping[str, N
     Raises
     ------
     DeclarationError
-        If the function does not return one value per row.
+        If the function raises, or does not return one value per row.
     """
-    made = np.asarray(function(**inputs))
+    try:
+        made = np.asarray(function(**inputs))
+    except Exception as error:
+        # The project's own code may raise anything; it is told where.
+        raise stopped(f"on-demand function {spec.function!r} fails", error) from error
     rows = len(next(iter(inputs.values())))
     if made.shape != (rows,):
         raise DeclarationError(

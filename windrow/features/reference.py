@@ -36,7 +36,10 @@ class Reference:
         """Make a reference; a string is ``"module:attribute"`` inside `package` first, then absolute."""
         if callable(target):
             return cls(target.__module__, target.__qualname__, target)
-        module, found, attribute = target.partition(":")
+        module, found, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
+        if str(target).endswith(".ipynb"):
+            name = Path(str(target)).name
+            raise DeclarationError(f"{target!r} is a notebook, not a function", next_step=f"write Notebook({name!r})")
         if not (found and module and attribute):
             raise DeclarationError(f"{target!r} does not name a function", next_step='write "module:function"')
         relative = f"{package}.{module}" if package else module

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from windrow.clock import duration, parse_time
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.kinds import check_kind
 from windrow.features.reference import Reference, declaring_package
 from windrow.schema import (
     EVENT_TIME,
@@ -213,11 +214,8 @@ class Every:
     name: str
 
     def __init__(self, interval: str, entity: Entity) -> None:
-        if not isinstance(entity, Entity):
-            raise DeclarationError(
-                f"the clock Every({interval!r}, ...) is given {entity!r} as its entity",
-                next_step='write Every("1h", area) with area = Entity("area", area="string")',
-            )
+        example = 'Every("1h", area), with area = Entity("area", area="string") above it'
+        check_kind(entity, Entity, where=f"the entity of Every({interval!r}, ...)", example=example)
         object.__setattr__(self, "interval", duration(interval))
         object.__setattr__(self, "entity", entity)
         object.__setattr__(self, "name", f"every_{interval}")

@@ -10,6 +10,7 @@ from typing import Any
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.contract import Contract, Lookup, OnDemand
 from windrow.features.group import FeatureGroup, Selection
+from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.on_demand import OnDemandFeature, check_imports
 from windrow.features.source import Column, Every, Source
 from windrow.schema import EVENT_TIME, Field, check_name
@@ -47,6 +48,7 @@ class FeatureView:
     def __init__(self, name: str, *, spine: Source | Every, features: Sequence[Feature]) -> None:
         object.__setattr__(self, "name", check_name("view", name))
         object.__setattr__(self, "spine", spine)
+        _check_kinds(self, features)
         object.__setattr__(self, "features", tuple(features))
         if not features:
             raise DeclarationError(
@@ -106,6 +108,13 @@ class FeatureView:
         from windrow.html import view_card
 
         return view_card(self)
+
+
+def _check_kinds(view: FeatureView, features: Sequence[Feature]) -> None:
+    where = f"view {view.name!r}"
+    check_kind(view.spine, (Source, Every), where=f"spine= of {where}", example='a Source, or Every("1h", area)')
+    kinds = FeatureGroup, Selection, OnDemandFeature, Column
+    check_kinds(features, kinds, where=f"features= of {where}", example="spend, spend.amount_7d or on_demand(...)")
 
 
 def _hidden(computed: Sequence[OnDemandFeature], chosen: Sequence[Selection]) -> list[Selection]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.label import Label
 from windrow.features.reference import Reference, declaring_package
 from windrow.features.source import Source
@@ -21,6 +23,7 @@ from windrow.schema import check_name, fingerprint
 CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
 NUMBER_METRICS = ("mae", "rmse", "r2")
 SINKS = ("delta", "duckdb")
+_CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class Online:
             raise UnknownNameError(
                 "policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()"
             )
+        if not (isinstance(self.p99_ms, int | float) and 0 < self.p99_ms < 60_000):
+            raise DeclarationError(
+                f"Online(p99_ms={self.p99_ms!r}) is no latency budget", next_step="give milliseconds, such as p99_ms=20"
+            )
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,17 @@ class Batch:
     rows: Literal["day", "latest"] = "day"
 
     def __post_init__(self) -> None:
+        check_kinds(self.sinks, str, where="sinks= of Batch()", example='"delta"')
         for sink in self.sinks:
             if sink not in SINKS:
                 raise UnknownNameError("sink", sink, SINKS, where="Batch()")
         if self.rows not in ("day", "latest"):
             raise UnknownNameError("choice of rows", self.rows, ["day", "latest"], where="Batch()")
+        if not (isinstance(self.schedule, str) and _CRON.fullmatch(self.schedule)):
+            raise DeclarationError(
+                f"Batch({self.schedule!r}) is no schedule",
+                next_step='write "@daily", "@hourly" or a cron line such as "30 6 * * *" (minute hour day month weekday)',
+            )
 
 
 @dataclass(frozen=True)
@@ -279,6 +292,10 @@ class PredictionService:
     ) -> None:
         trainer = model if isinstance(model, Notebook) else Reference.to(model, declaring_package())
         values = {"name": check_name("service", name), "view": view, "label": label, "model": trainer, "split": split}
+        _check_kinds(
+            f"service {name!r}",
+            {**values, "baseline": baseline, "gates": gates, "online": online, "batch": batch, "monitors": monitors},
+        )
         values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch}
         values |= {"monitors": tuple(monitors), "owner": owner, "description": description}
         for key, value in values.items():
@@ -346,6 +363,27 @@ def _sources(group: Any) -> list[Source]:
     for item in group.inputs.values():
         found += [item] if isinstance(item, Source) else _sources(item)
     return found
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "view": ((FeatureView,), 'FeatureView("name", spine=..., features=[...])'),
+    "label": ((Label,), "Label.value(...) or another way to make a Label"),
+    "split": ((TimeSplit, RandomSplit), 'TimeSplit(test="60d") or RandomSplit(test=0.25)'),
+    "baseline": ((str, type(None)), 'the name of a feature, such as baseline="demand_7d"'),
+    "online": ((Online, type(None)), "Online(p99_ms=20), or leave it out"),
+    "batch": ((Batch, type(None)), 'Batch("@daily"), or leave it out'),
+}
+_LISTS: dict[str, tuple[type, str]] = {
+    "gates": (Gate, 'Gate("mae", of_baseline=0.9)'),
+    "monitors": (Drift, 'Drift(window="30d")'),
+}
+
+
+def _check_kinds(where: str, given: Mapping[str, Any]) -> None:
+    for name, (kinds, example) in _KINDS.items():
+        check_kind(given[name], kinds, where=f"{name}= of {where}", example=example)
+    for name, (kind, example) in _LISTS.items():
+        check_kinds(given[name], kind, where=f"{name}= of {where}", example=example)
 
 
 def _check(service: PredictionService) -> None:

@@ -117,6 +117,11 @@ def unfitted(service: PredictionService) -> Any:
             next_step=f"run it: windrow run {service.name}, or give its fitted model as estimator=",
         )
     made = service.model.call(f"the trainer of service {service.name!r}")
+    if isinstance(made, type):
+        raise ModelError(
+            f"{service.model} returned the class {made.__name__!r}, not an estimator",
+            next_step=f"return {made.__name__}(...)",
+        )
     if not all(hasattr(made, name) for name in ("fit", "predict", "get_params")):
         raise ModelError(
             f"{service.model} returned {'None' if made is None else type(made).__name__}, which is no estimator",

@@ -15,9 +15,10 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
+from sqlalchemy.exc import DBAPIError
 
 from windrow.discover import pick
-from windrow.errors import UnknownNameError, WindrowError
+from windrow.errors import StoreError, UnknownNameError, WindrowError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.facts import asset_key
 from windrow.orchestrate.project import Project, definitions
@@ -173,6 +174,12 @@ def _instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         with dg.DagsterInstance.from_config(folder) as instance:
             end_dead_runs(instance)
             yield instance
+    except DBAPIError as error:
+        # Such as a full disk: Dagster writes what happens into files of its own, before and after each step.
+        raise StoreError(
+            f"Dagster's records in {folder} cannot be used: {error.orig}",
+            next_step="free some space there, or set WINDROW_HOME to a writable folder; then run it again",
+        ) from error
     finally:
         os.environ.pop("DAGSTER_HOME") if before is None else os.environ.update(DAGSTER_HOME=before)
 

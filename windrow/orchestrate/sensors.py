@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import msgspec
 
+from windrow.errors import DeclarationError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.facts import asset_key, moment
 from windrow.orchestrate.resources import Stores
@@ -81,13 +82,6 @@ def batch_schedule(
     """Return the schedule of a batch service; a daily service scores the newest day of its clock."""
     assert service.batch is not None
 
-    @dg.schedule(
-        name=f"{service.name}_schedule",
-        job=job,
-        cron_schedule=service.batch.schedule,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Score {service.name} ({service.batch.schedule}).",
-    )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if partitions is None:
             return dg.RunRequest()
@@ -96,7 +90,19 @@ def batch_schedule(
             return dg.SkipReason("There is no day to score yet: materialize the sources first.")
         return dg.RunRequest(partition_key=newest)
 
-    return schedule
+    try:
+        return dg.schedule(
+            name=f"{service.name}_schedule",
+            job=job,
+            cron_schedule=service.batch.schedule,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+            description=f"Score {service.name} ({service.batch.schedule}).",
+        )(schedule)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise DeclarationError(
+            f"the schedule {service.batch.schedule!r} of service {service.name!r} is no cron line",
+            next_step='write "@daily", "@hourly" or minute, hour, day, month and weekday, such as "30 6 * * *"',
+        ) from error
 
 
 def _observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:

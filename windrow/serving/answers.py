@@ -18,6 +18,7 @@ _TITLES = {
     405: "Method not allowed",
     408: "Request timeout",
     413: "Body too large",
+    415: "Unsupported media type",
     422: "Request does not fit the contract",
     500: "Internal error",
     503: "Not available now",
@@ -25,7 +26,7 @@ _TITLES = {
 }
 
 
-class Prediction(msgspec.Struct, omit_defaults=True):
+class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     """The answer to one row: `value` is the model's output, a class's also called `probability`."""
 
     value: float
@@ -33,7 +34,7 @@ class Prediction(msgspec.Struct, omit_defaults=True):
     probability: float | None = None
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """The answer to one request; `now` is the time the features were read for."""
 
     request_id: str
@@ -81,17 +82,26 @@ class Speaker:
         self._features = tuple(features)
         # Most rows have one of a few patterns ("all present"), so the text of each is kept.
         self._statuses = lru_cache(maxsize=256)(self._spoken)
+        self._last: tuple[Mapping[str, int], msgspec.Raw] = {}, msgspec.Raw(b"{}")
 
     def answer(
         self, request_id: str, outputs: Sequence[float], statuses: Sequence[Mapping[str, int]], *, now: int
     ) -> bytes:
         """Return the JSON of an answer."""
-        said = self._statuses
+        said = self._said
         predictions = [
-            Prediction(value, said(tuple(status.values())), value if self._classes else None)
+            Prediction(value, said(status), value if self._classes else None)
             for value, status in zip(outputs, statuses, strict=True)
         ]
         return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
+
+    def _said(self, status: Mapping[str, int]) -> msgspec.Raw:
+        # The transformer gives one and the same mapping to all rows that have everything.
+        last, text = self._last
+        if status is not last:
+            text = self._statuses(tuple(status.values()))
+            self._last = status, text
+        return text
 
     def _spoken(self, states: tuple[int, ...]) -> msgspec.Raw:
         return msgspec.Raw(encode({n: _SPOKEN[s] for n, s in zip(self._features, states, strict=True)}))

@@ -95,7 +95,7 @@ class WindrowMiddleware:
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]
-        _, _, *parts = path.split("/")
+        parts = path.split("/")[2:]  # the path of `OPTIONS *` has not even one
         if path.startswith("/v1/") and path not in self._pages:
             if len(parts) == 2 and parts[1] in _ACTIONS:
                 post = method == "POST"

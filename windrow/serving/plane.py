@@ -37,7 +37,7 @@ class Services(Protocol):
         ...
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """A request that keeps its contract, and the moment (nanoseconds) it began."""
 
     request_id: str
@@ -110,7 +110,7 @@ class Plane:
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
         service = self._services.service(name)
-        outcomes = read_outcomes(body)
+        outcomes = read_outcomes(body, classes=service.release.task == "classification")
         now = service.now()
         self._log.append([_outcome(service, outcome, now) for outcome in outcomes])
         return encode({"request_id": request_id, "service": name, "accepted": len(outcomes)})

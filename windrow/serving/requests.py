@@ -30,7 +30,7 @@ _AHEAD = duration("1d")
 _Check = Callable[[Any], Any]
 
 
-class Rows(msgspec.Struct, frozen=True):
+class Rows(msgspec.Struct, frozen=True, gc=False):
     """A request that keeps its contract: values by field, and event times (None where not given)."""
 
     values: list[dict[str, Any]]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from operator import itemgetter
+from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 import msgspec
@@ -26,10 +28,12 @@ from windrow.stores.online import OnlineStore, Row
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
 _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
 
+_FLOAT64 = np.dtype(np.float64)
+
 _Pick = Callable[[Any], tuple[Any, ...]]
 
 
-class Vectors(msgspec.Struct, frozen=True):
+class Vectors(msgspec.Struct, frozen=True, gc=False):
     """The model's inputs for n rows, and what is known of each value.
 
     Attributes
@@ -125,6 +129,7 @@ class Transformer:
         self._names, self._numeric = contract.feature_names, contract.numeric
         self._dtypes = [(f.name, f.dtype) for f in contract.features]
         self._all_present = dict.fromkeys(self._names, _PRESENT)
+        self._shape, self._put = (1, len(self._names)), Struct(f"{len(self._names)}f").pack_into
 
     def vectors(self, rows: Sequence[Mapping[str, Any]], times: Sequence[int]) -> Vectors:
         """Return the inputs of checked request rows.
@@ -166,7 +171,7 @@ class Transformer:
             picked = [self._seconds(row) for row in picked]
         matrix, columns = None, None
         if self._numeric:
-            matrix = np.array(picked, dtype=np.float32)
+            matrix = self._matrix(picked)
             lists = matrix.tolist()
             # The quickest way to find a NaN; what is infinite only takes the longer way.
             finite = [isfinite(sum(values)) for values in lists]
@@ -179,6 +184,17 @@ class Transformer:
             for i, whole in enumerate(finite)
         ]
         return Vectors(self._names, matrix, columns, lists, finite, statuses, _unknown(gaps) if gaps else {})
+
+    def _matrix(self, picked: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+        if len(picked) == 1:
+            matrix = np.empty(self._shape, np.float32)
+            try:
+                self._put(matrix.data, 0, *picked[0])
+            except (StructError, OverflowError):
+                pass  # what is missing or too large for float32 is NumPy's: NaN and infinity
+            else:
+                return matrix
+        return np.array(picked, dtype=np.float32)
 
     def _status(self, values: tuple[Any, ...], gaps: Iterable[tuple[_Read, int]]) -> dict[str, int]:
         status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(self._names, values, strict=True)}
@@ -208,11 +224,16 @@ class _Read:
 
     def extend(self, values: list[Any], stored: Row | None, time: int) -> int:
         """Append the group's values as of `time`, or as many missing ones; return the `Status` of the row."""
-        state = self._state(stored, time)
-        if state == _PRESENT and stored is not None and (self.pick or self.resolve()):
-            values += self.pick(stored.values)  # type: ignore[misc]  # resolved one line above
-        else:
-            values += [None] * len(self.names)
+        state = _NOT_FOUND
+        if stored is not None:
+            event_time, known_at, _, kept = stored
+            if event_time > time or known_at > time:
+                raise self._past()
+            state = _EXPIRED if self.ttl is not None and time - event_time > self.ttl else _PRESENT
+            if state == _PRESENT and (self.pick or self.resolve()):
+                values += self.pick(kept)  # type: ignore[misc]  # resolved one line above
+                return state
+        values += [None] * len(self.names)
         return state
 
     def resolve(self) -> bool:
@@ -228,13 +249,6 @@ class _Read:
         if stored is not None:
             self.pick = _picker([stored.index(name) for name in self.columns])
         return self.pick is not None
-
-    def _state(self, stored: Row | None, time: int) -> int:
-        if stored is None:
-            return _NOT_FOUND
-        if stored.event_time > time or stored.known_at > time:
-            raise self._past()
-        return _EXPIRED if self.ttl is not None and time - stored.event_time > self.ttl else _PRESENT
 
     def _past(self) -> RequestError:
         # The online store keeps the newest row of a key: what was known earlier is in the tables only.
@@ -282,13 +296,14 @@ class _Function:
         self._pick = _picker([place for _, _, place in self._inputs])
         self._one = np.empty((len(self._inputs), 1), dtype=np.float64)
         self._row, self._given = self._one[:, 0], dict(zip(spec.inputs, self._one, strict=True))
+        self._put = Struct(f"{len(self._inputs)}d").pack_into
 
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
         given = self._arrays(flat, times)
         made = self._call(**given)
         # What a function of numbers usually returns needs no conversion: the whole vector is rounded at once.
-        if self._text or type(made) is not np.ndarray or made.dtype != np.float64 or made.shape != (len(flat),):
+        if self._text or type(made) is not np.ndarray or made.dtype is not _FLOAT64 or made.shape != (len(flat),):
             made = compute(self._spec, lambda **_: made, given)
         for row, value in zip(flat, made.tolist(), strict=True):
             row.append(value)
@@ -298,7 +313,11 @@ class _Function:
             return {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in self._inputs}
         # Numbers are by far the most common, and these are plain ones: this is `on_demand_input`, for all at once.
         if len(flat) == 1:
-            self._row[:] = self._pick(flat[0])
+            values = self._pick(flat[0])
+            try:
+                self._put(self._one.data, 0, *values)
+            except StructError:
+                self._row[:] = values  # with a missing one
             return self._given
         arrays = np.array([self._pick(row) for row in flat], dtype=np.float64)
         return dict(zip(self._given, np.ascontiguousarray(arrays.T), strict=True))

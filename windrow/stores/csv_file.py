@@ -163,6 +163,8 @@ def _header(path: Path, file: CsvFile) -> list[str]:
             header = next(csv.reader(lines), [])
     except UnicodeDecodeError:
         raise DataError(f"{file.name} is not UTF-8 text", next_step="save it as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}", next_step="make it a readable CSV file") from None
     if not header:
         raise DataError(f"{file.name} is empty", next_step="give it a header line and rows")
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -173,9 +175,14 @@ def _header(path: Path, file: CsvFile) -> list[str]:
             raise SchemaError(
                 f"{file.name} has no column {name!r}",
                 exists=f"It has {listed(header)}",
-                next_step=closest(name, header) or "correct the header or CsvFile(columns=...)",
+                next_step=closest(name, header) or _separated(header) or "correct the header or CsvFile(columns=...)",
             )
     return header
+
+
+def _separated(header: list[str]) -> str:
+    other = [mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]]
+    return f"separate the cells by commas; the file has {other[0]!r}" if other else ""
 
 
 def _read_text(path: Path, header: list[str]) -> pa.Table:

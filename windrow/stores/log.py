@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 16 << 20
 SEGMENT_SECONDS = 5.0
+_HEAD = len(frame(b""))
 _OTHER = "log/_other"
 _SERVICE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-class LogRecord(msgspec.Struct, kw_only=True):
+class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     """One row of one request, or one outcome.
 
     Attributes
@@ -87,7 +88,8 @@ class LogRecord(msgspec.Struct, kw_only=True):
 
 Rows = list[tuple[SegmentId, LogRecord]]
 
-_encode = msgspec.msgpack.Encoder().encode
+_encoder = msgspec.msgpack.Encoder()
+_encode, _encode_into = _encoder.encode, _encoder.encode_into
 _decode = msgspec.msgpack.Decoder(list[LogRecord]).decode
 _json = msgspec.json.Encoder().encode
 
@@ -130,6 +132,7 @@ class LogWriter:
         self._descriptor: int | None = None
         self._segment: SegmentId | None = None
         self._size, self._deadline = 0, 0.0
+        self._frame = bytearray()
         try:
             self._numbers = Numbers(folder, worker)
         except OSError as error:
@@ -146,7 +149,7 @@ class LogWriter:
         """
         if self._closed:
             raise StoreError(f"the log writer of {self._folder} is closed", next_step="open another")
-        data = frame(_packed(records))
+        data = self._framed(records)
         try:
             descriptor = self._current()
             self._write(descriptor, data)
@@ -177,6 +180,16 @@ class LogWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _framed(self, records: Sequence[LogRecord]) -> bytearray:
+        # `segments.frame` of the records, made in the same bytes every time.
+        data = self._frame
+        try:
+            _encode_into(records, data, _HEAD)
+        except _UNPACKABLE:
+            data[:] = frame(_packed_as_text(records))
+        data[:_HEAD] = (len(data) - _HEAD).to_bytes(_HEAD, "little")
+        return data
+
     def _current(self) -> int:
         full = self._size >= self._bytes or time.monotonic() >= self._deadline
         if self._descriptor is not None and (not full or self._size == len(MAGIC)):
@@ -188,7 +201,7 @@ class LogWriter:
         self._deadline = time.monotonic() + self._seconds
         return self._descriptor
 
-    def _write(self, descriptor: int, data: bytes) -> None:
+    def _write(self, descriptor: int, data: bytearray) -> None:
         try:
             if os.write(descriptor, data) != len(data):
                 raise OSError(28, "No space left on device")
@@ -219,12 +232,12 @@ def _unwritable(folder: Path, error: OSError) -> StoreError:
     )
 
 
-def _packed(records: Sequence[LogRecord]) -> bytes:
-    try:
-        return _encode(records)
-    except (OverflowError, UnicodeEncodeError, TypeError):
-        # A request with odd values is logged too: what msgpack cannot hold becomes text.
-        return _encode([_plain(msgspec.to_builtins(r, enc_hook=str)) for r in records])
+_UNPACKABLE = (OverflowError, UnicodeEncodeError, TypeError)
+
+
+def _packed_as_text(records: Sequence[LogRecord]) -> bytes:
+    # A request with odd values is logged too: what msgpack cannot hold becomes text.
+    return _encode([_plain(msgspec.to_builtins(r, enc_hook=str)) for r in records])
 
 
 def _plain(value: Any) -> Any:

@@ -140,7 +140,11 @@ class LmdbStore:
         StoreError
             If a key has other types than the group's keys (``"1"`` is never ``1``).
         """
-        return self._reading(lambda txn: self._read(txn, wanted))
+        try:
+            return self._once(self._read, wanted)
+        except (lmdb.Error, msgspec.DecodeError):
+            # Again with care: it follows a map that has grown, and says what is wrong with any other.
+            return self._reading(lambda txn: self._read(txn, wanted))
 
     def count(self, group: str) -> int:
         """Return the number of entities of a group."""
@@ -168,14 +172,14 @@ class LmdbStore:
                 raise _unusable(self._path, error) from error
         raise StoreError(f"the online store {self._path} keeps growing while it is read", next_step="try again")
 
-    def _once(self, work: Callable[[Any], _Result]) -> _Result:
+    def _once(self, work: Callable[..., _Result], *given: Any) -> _Result:
         shared = self._shared
         if not self._close.alive:
             raise StoreError(f"the online store {self._path} is closed", next_step="open it again")
         with shared.lock:
             txn = shared.env.begin()
             try:
-                return work(txn)
+                return work(txn, *given)
             finally:
                 txn.abort()
 

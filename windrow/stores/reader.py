@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from windrow.clock import parse_time
 from windrow.errors import DataError, SchemaError, TimeError, closest, listed
 from windrow.features.arrow import arrow_type
 from windrow.features.source import Constant, Source
@@ -17,6 +18,8 @@ from windrow.stores.zones import to_utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_ERA = parse_time("1700-01-01"), parse_time("2200-01-01")
 
 
 def read_source(source: Source, data: Path) -> pa.Table:
@@ -42,7 +45,7 @@ def read_source(source: Source, data: Path) -> pa.Table:
     SchemaError
         A missing column, or a value that its dtype cannot hold.
     TimeError
-        A time that is missing, naive, ambiguous or unreadable, or a ``known_at`` before its event.
+        A time that is missing, naive, ambiguous, unreadable or centuries away, or a ``known_at`` before its event.
 
     Examples
     --------
@@ -102,7 +105,7 @@ def _simulated(source: Source, data: Path) -> Numbered:
     names = list(given) if isinstance(given, Mapping) else given.column_names
     _check_names(source, names, where)
     numbers = _numbers(given, source, where)
-    columns = {n: _typed(source, n, _chunked(given[n]), where) for n in source.fields}
+    columns = {n: _typed(source, n, _readable(given[n], f"The {where}, column {n!r}"), where) for n in source.fields}
     return Numbered(columns, numbers)
 
 
@@ -126,6 +129,12 @@ def _check_names(source: Source, names: list[str], where: str) -> None:
 def _numbers(given: Any, source: Source, where: str) -> pa.ChunkedArray:
     import pyarrow as pa
 
+    for name in source.fields:
+        if not _arrow(given[name]) and np.ndim(given[name]) != 1:
+            raise SchemaError(
+                f"The {where}, column {name!r} is no column of values",
+                next_step="return one array of shape (rows,) for each column",
+            )
     lengths = {name: len(given[name]) for name in source.fields}
     if len(set(lengths.values())) > 1:
         raise SchemaError(
@@ -134,6 +143,24 @@ def _numbers(given: Any, source: Source, where: str) -> pa.ChunkedArray:
             next_step="return one value per row in each",
         )
     return pa.chunked_array([pa.array(range(1, next(iter(lengths.values())) + 1), pa.int64())])
+
+
+def _arrow(values: Any) -> bool:
+    import pyarrow as pa
+
+    return isinstance(values, pa.Array | pa.ChunkedArray)
+
+
+def _readable(values: Any, place: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    try:
+        return _chunked(values)
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
+        raise SchemaError(
+            f"{place} cannot be read: {str(error)[:200]}",
+            next_step="return numbers, text, true and false, or datetime64[us]",
+        ) from None
 
 
 def _chunked(values: Any) -> pa.ChunkedArray:
@@ -263,7 +290,19 @@ def _times(source: Source, rows: Numbered, where: str) -> dict[str, pa.ChunkedAr
         f"known_at ({source.known_at}) is before event_time ({source.event_time})",
         "put the target time of what is known beforehand into a key, and its publication into event_time",
     )
+    _refuse_far(rows, event, where)
+    _refuse_far(rows, known, where)
     return {EVENT_TIME: event, KNOWN_AT: known}
+
+
+def _refuse_far(rows: Numbered, times: pa.ChunkedArray, where: str) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # Such as 9999-12-31 for "never": one row like it would be the newest, and everything else long expired.
+    first, end = (pa.scalar(moment, pa.int64()).cast(arrow_type("timestamp")) for moment in _ERA)
+    far = pc.or_(pc.less(times, first), pc.greater_equal(times, end))
+    _refuse_rows(rows, far, where, "a time before 1700 or after 2199", "correct it, or leave the row out of the data")
 
 
 def _refuse_rows(rows: Numbered, bad: pa.ChunkedArray, where: str, what: str, next_step: str) -> None:
