@@ -21,6 +21,10 @@ SHELL  := /bin/bash
 export WINDROW_DATA    ?= $(abspath $(if $(wildcard ../shared/data),../shared/data,data))
 export WINDROW_HOME    ?= $(CURDIR)/.windrow
 export WINDROW_PROJECT ?= $(CURDIR)
+# uv trusts the certificates that pip was told to trust.
+ifneq ($(PIP_CERT),)
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
 # Numerical libraries must not wait by spinning: on two cores that turns a second of training into half a minute.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -72,7 +76,8 @@ up: $(READY)
 
 lab: $(READY)
 	@$(BIN)/python -m windrow.telemetry $(BIN)/jupyter lab --notebook-dir=notebooks \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate \
+	  --LabApp.extension_manager=readonly $(if $(filter 0,$(shell id -u)),--allow-root)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(only)

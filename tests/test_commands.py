@@ -96,7 +96,9 @@ def test_a_request_is_traced_with_its_vector_and_answer(project: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", script], env=_environ(project), capture_output=True, text=True, check=True
     )
-    (record,) = _json(project, "trace", found.stdout.strip())
+    records = {record["kind"]: record for record in _json(project, "trace", found.stdout.strip())}
+    record = records["prediction"]
+    assert set(records) == {"prediction", "outcome"}
     assert record["kind"] == "prediction"
     assert json.loads(record["vector"]).keys() == {"loaves", "loaves_6d", "loaves_mean_7d", "weekday_tomorrow"}
 

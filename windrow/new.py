@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import distribution
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+
+import msgspec
 
 from windrow import __version__
 from windrow.errors import SettingsError
@@ -29,7 +32,7 @@ def create(name: str, *, parent: Path) -> list[Path]:
     target = parent / name
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SettingsError(f"{target} exists and is not empty", next_step="choose another name or an empty folder")
-    values = {"name": name, "version": __version__, "next": _next_minor(__version__)}
+    values = {"name": name, "windrow": _requirement(), "version": __version__, "next": _next_minor(__version__)}
     written = _copy(files("windrow") / "templates" / "project", target, values)
     return sorted(written)
 
@@ -52,6 +55,15 @@ def _filled(text: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
     return text
+
+
+def _requirement() -> str:
+    """Return what the project depends on: this windrow's versions, or the very folder that it was installed from."""
+    folder = msgspec.json.decode(distribution("windrow").read_text("direct_url.json") or "{}")
+    # A checkout may be ahead of every version on an index, or not be on one at all.
+    if "dir_info" in folder:
+        return f"windrow[all] @ {folder['url']}"
+    return f"windrow[all]>={__version__},<{_next_minor(__version__)}"
 
 
 def _next_minor(version: str) -> str:

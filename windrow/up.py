@@ -45,7 +45,11 @@ class House:
     def addresses(self) -> dict[str, str]:
         """What runs where."""
         service = self._service.url if self._service else ""
-        return {"online service": service, "its OpenAPI": f"{service}/v1/openapi.json", "Dagster": self._dagster_url}
+        return {
+            "online service": service,
+            "its OpenAPI": f"{service}/v1/openapi.json",
+            "Dagster": f"{self._dagster_url}/asset-groups",
+        }
 
     def start(self, *, port: int | None = None, dagster_port: int | None = None) -> None:
         """Start all and return when all answer.
