@@ -193,7 +193,7 @@ class _Story(NamedTuple):
     def _live(self, service: PredictionService) -> tuple[list[Answer], int]:
         """Let hours pass: features become visible tick by tick, and each tick is asked about when it comes."""
         ticks = _ticks(service, self.stores, drift=self.drift)
-        self.tell(f"{service.name}: {len(ticks)} hours pass, each asked about when it comes")
+        self.tell(f"{service.name}: {len(ticks)} ticks pass, each asked about when it comes")
         spine, answers = live_through(service, self.stores, self.sender, online=self.online, ticks=ticks)
         return answers, self._send_outcomes(service, spine, answers)
 
