@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from windrow.features.contract import Frame
+from windrow.features.contract import MISSING_TEXT, Frame
 from windrow.schema import EVENT_TIME
 
 if TYPE_CHECKING:
@@ -128,8 +128,6 @@ def _differs(served: Any, offline: Any) -> bool:
 
 def _plain(value: Any) -> float | str | None:
     """Return a value of a model's input array as it stands in the log, None where it is missing."""
-    from windrow.features.contract import MISSING_TEXT
-
     if isinstance(value, str):
         return None if value == MISSING_TEXT else value
     return None if np.isnan(value) else float(value)
