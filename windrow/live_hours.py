@@ -16,8 +16,8 @@ import msgspec
 from windrow.clock import from_micros
 from windrow.features.source import Every
 from windrow.schema import EVENT_TIME
-from windrow.stores.materialize import publish_online
 from windrow.stores.online import open_online
+from windrow.stores.publish import publish_online
 
 if TYPE_CHECKING:
     import pyarrow as pa

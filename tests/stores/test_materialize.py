@@ -20,11 +20,11 @@ from windrow.stores.materialize import (
     check_version,
     materialize_group,
     materialize_source,
-    publish_online,
     read_current,
 )
 from windrow.stores.metadata import Metadata
 from windrow.stores.online import open_online
+from windrow.stores.publish import publish_online
 
 CARD = Entity("card", card_id="int64")
 COLUMNS = {"payment_id": "int64", "card_id": "int64", "amount": "float64"}

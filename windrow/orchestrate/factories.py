@@ -180,8 +180,8 @@ def _validated(write: "Write") -> dg.AssetCheckResult:
 def _published(group: FeatureGroup, stores: Stores) -> Metadata:
     if not group.online:
         return {"online": "not published: declared online=False"}
-    from windrow.stores.materialize import publish_online
     from windrow.stores.online import open_online
+    from windrow.stores.publish import publish_online
 
     online = open_online(stores.settings.online, write=True)
     try:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import ndiff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from windrow.clock import from_micros
 from windrow.errors import DataError, SchemaError, ValidationError, VersionError
 from windrow.features.arrow import arrow_schema
-from windrow.features.group import FeatureGroup, ibis_dtype
+from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
 from windrow.features.validation import Verdict, validate
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.difference import changed, missing
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable
-from windrow.stores.online import Key, OnlineStore, Row
 from windrow.stores.reader import origin, read_source, span
 
 if TYPE_CHECKING:
@@ -50,14 +48,6 @@ class Write(msgspec.Struct, frozen=True):
     rows_quarantined: int
     seq: int
     reasons: dict[str, int]
-
-
-class Published(NamedTuple):
-    """What one run of the online materialisation did: rows visible by then, entities changed, entities there."""
-
-    rows_read: int
-    entities_written: int
-    entities: int
 
 
 def materialize_source(source: Source, lake: Lake, metadata: Metadata, data: Path) -> Write:
@@ -187,44 +177,6 @@ def read_current(table: Source | FeatureGroup, lake: Lake, con: BaseBackend) -> 
     return rows.select(*dict.fromkeys([*table.fields, EVENT_TIME, KNOWN_AT]))
 
 
-def publish_online(
-    group: FeatureGroup, lake: Lake, online: OnlineStore, now: int, *, since: int | None = None
-) -> Published:
-    """Bring the newest visible row of every entity to the online store.
-
-    Parameters
-    ----------
-    group
-        A materialised group.
-    online
-        Opened for writing.
-    now
-        UTC microseconds. A row is visible from ``max(event_time, known_at)`` on, never before; among
-        the visible ones of a key the greatest by (event_time, known_at, _seq) wins.
-    since
-        Only rows that became visible after this time are read: what an earlier call with it as its
-        `now` left to do, as long as nothing was written to the group in between.
-
-    Returns
-    -------
-    Published
-        A second run writes 0 entities.
-
-    Raises
-    ------
-    NotFoundError
-        If the group was never materialised.
-    """
-    rows = lake.table(group.key).scan(engine())
-    moment = _literal_time(now)
-    visible = rows.filter((rows[EVENT_TIME] <= moment) & (rows[KNOWN_AT] <= moment))
-    if since is not None:
-        before = _literal_time(since)
-        visible = visible.filter((visible[EVENT_TIME] > before) | (visible[KNOWN_AT] > before))
-    written = online.write(group.table_name, list(group.features), _online_rows(group, visible))
-    return Published(visible.count().to_pyarrow().as_py(), written, online.count(group.table_name))
-
-
 def check_version(group: FeatureGroup, metadata: Metadata) -> None:
     """Raise if the group's definition is not the one recorded for its version.
 
@@ -324,30 +276,3 @@ def _without_nan(rows: pa.Table) -> pa.Table:
         return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column
 
     return pa.table({name: plain(rows.column(name)) for name in rows.column_names})
-
-
-def _literal_time(micros: int) -> Any:
-    import ibis
-
-    return ibis.literal(from_micros(micros), type=ibis_dtype("timestamp"))
-
-
-def _online_rows(group: FeatureGroup, visible: ir.Table) -> Iterator[tuple[Key, Row]]:
-    import ibis
-
-    keys, times = list(group.entity.key_names), [EVENT_TIME, KNOWN_AT, SEQ]
-    newest = ibis.row_number().over(group_by=keys, order_by=[visible[name].desc() for name in times])
-    ranked = visible.mutate(windrow_rank=newest).filter(ibis._.windrow_rank == 0)
-    # Sorted, because an ordered load into the online store is several times faster.
-    chosen = ranked.select(*keys, *times, *group.features).order_by(keys)
-    for batch in chosen.to_pyarrow().to_batches():
-        yield from _batch_rows(batch, len(keys))
-
-
-def _batch_rows(batch: pa.RecordBatch, keys: int) -> Iterator[tuple[Key, Row]]:
-    import pyarrow as pa
-
-    columns = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in batch.columns]
-    for row in zip(*(column.to_pylist() for column in columns), strict=True):
-        event_time, known_at, seq = row[keys : keys + 3]
-        yield row[:keys], Row(event_time, known_at, seq, row[keys + 3 :])
