@@ -5,6 +5,7 @@
 #   make test-all          and the slow ones
 #   make up                Dagster and the online service, until Ctrl-C       (port=... dagster_port=...)
 #   make lab               JupyterLab on notebooks/
+#   make setup             the environment alone, for .venv/bin/windrow
 #   make bench             measure against the bars                           (only=NAME)
 #   make format            bring the code into its form
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from windrow.new import create
+from windrow.serving.run import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +121,11 @@ def _processes_of(home: Path) -> list[str]:
     return found
 
 
-def _start(project: Path, folder: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+UP = [sys.executable, "-m", "windrow.cli", "up", "--json"]
+
+
+def _start(project: Path, folder: Path, command: list[str] = UP) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     with (folder / "up.json").open("wb") as out:
-        command = [sys.executable, "-m", "windrow.cli", "up", "--json"]
         process = subprocess.Popen(command, cwd=project, env=_environ(project), stdout=out, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (folder / "up.json").read_text().strip().endswith("}"):
@@ -147,6 +150,19 @@ def test_up_answers_at_every_address_and_leaves_nothing_behind(project: Path, tm
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     _until_gone(project / ".windrow")
+
+
+def test_a_report_that_was_linked_at_another_port_still_opens(project: Path, tmp_path: Path) -> None:
+    linked = f"http://127.0.0.1:{free_port()}"
+    address = project / ".windrow" / "service" / "url"
+    address.write_text(linked)
+    process, addresses = _start(project, tmp_path, [*UP, "--port", str(free_port())])
+    report = next((project / ".windrow" / "reports").glob("*/*.html"))
+    assert addresses["online service"] != linked
+    assert _get(f"{linked}/ui/reports/{report.parent.name}/{report.name}") == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    address.unlink()
 
 
 def test_up_that_is_killed_holds_no_port(project: Path, tmp_path: Path) -> None:

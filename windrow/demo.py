@@ -16,7 +16,7 @@ from windrow.features.source import Every
 from windrow.live_hours import fresh_online, live_through, past_ticks, publish_until
 from windrow.orchestrate.partitions import day_partitions
 from windrow.orchestrate.resources import Stores
-from windrow.orchestrate.run import run_service
+from windrow.orchestrate.run import observe_logs, run_notebooks, run_service
 from windrow.serving.run import start
 from windrow.settings import Settings
 from windrow.stores.online import open_online
@@ -52,6 +52,8 @@ class Result(msgspec.Struct, kw_only=True):
         Predictions in the sinks, and answers over HTTP in this run.
     p50_us, p99_us
         What a caller on one kept-alive connection waited, in microseconds.
+    p99_ms
+        What the service declares, in milliseconds.
     outcomes, learned
         Outcomes sent back, and rows of the training dataset made from the log and them.
     audited, equal
@@ -74,6 +76,7 @@ class Result(msgspec.Struct, kw_only=True):
     asked: int
     p50_us: float | None
     p99_us: float | None
+    p99_ms: float | None
     outcomes: int
     learned: int
     audited: int
@@ -148,6 +151,8 @@ def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda t
         results.append(
             _result(service, stores, asked.get(name), verdict, audited=audited, learned=learned, drift=drift)
         )
+    observe_logs(list(found.values()), settings)
+    run_notebooks(settings, on_step=_told(tell))
     return results
 
 
@@ -307,6 +312,7 @@ def _result(
         asked=len(waits),
         p50_us=_share(waits, 0.5),
         p99_us=_share(waits, 0.99),
+        p99_ms=service.online.p99_ms if service.online else None,
         outcomes=asked.outcomes if asked else 0,
         audited=audited.rows if audited else 0,
         equal=audited.equal if audited else 0,

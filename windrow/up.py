@@ -13,10 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from windrow.errors import StoreError
 from windrow.orchestrate.resources import dagster_home
+from windrow.orchestrate.service_assets import report_address
 from windrow.serving.child import spawn
+from windrow.serving.redirect import Redirect
 from windrow.serving.run import Running, free_port, start
 from windrow.settings import Settings
 from windrow.telemetry import switch_off
@@ -35,6 +38,7 @@ class House:
         self._service: Running | None = None
         self._dagster: dict[str, subprocess.Popen[bytes]] = {}
         self._dagster_url = ""
+        self._redirect: Redirect | None = None
 
     @property
     def logs(self) -> Path:
@@ -60,8 +64,9 @@ class House:
             If a port is taken, or a process ends or does not answer in time; the message names its log.
         """
         # Without a release there is nothing to be ready for; the process answers all the same, and says so.
-        self._service = start(self.settings, port or _free(PORT), wait_for="/livez")
-        (self.logs / "url").write_text(self._service.url, encoding="utf-8")
+        linked = report_address(self.settings)
+        self._service = start(self.settings, port or _free(urlsplit(linked).port or PORT), wait_for="/livez")
+        self._keep_links(linked, self._service.url)
         number = dagster_port or _free(DAGSTER_PORT)
         self._dagster_url = f"http://{HOST}:{number}"
         workspace = ["-w", str(self.settings.project / "workspace.yaml")]
@@ -69,6 +74,15 @@ class House:
         self._await_dagster()
         # Not before: on a new machine both would make the instance's databases at the same moment.
         self._spawn("dagster-daemon", ["-m", "dagster._daemon", "run", *workspace])
+
+    def _keep_links(self, linked: str, url: str) -> None:
+        """Reports are linked from Dagster by one address: where that is not this one, it leads here."""
+        if linked == url:
+            return
+        with suppress(StoreError):  # somebody else has that port now: links from here on name ours
+            self._redirect = Redirect(HOST, urlsplit(linked).port or PORT, url)
+            return
+        (self.logs / "url").write_text(url, encoding="utf-8")
 
     def wait(self) -> None:
         """Return when Ctrl-C is pressed or the process is asked to end; raise when one of the processes ends."""
@@ -84,6 +98,8 @@ class House:
 
     def stop(self) -> None:
         """End all processes; ask first, then do not ask."""
+        if self._redirect is not None:
+            self._redirect.stop()
         for process in self._dagster.values():
             _signal(process, signal.SIGTERM)
         if self._service is not None:

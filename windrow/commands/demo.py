@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from windrow.commands.screen import command as declare
-from windrow.commands.screen import console, say, show, show_json
+from windrow.commands.screen import console, program, say, show, show_json
 
 if TYPE_CHECKING:
     from windrow.demo import Result, Tell
@@ -85,8 +85,9 @@ def _facts(result: Result) -> dict[str, Any]:
         "predictions written": f"{result.written:,}",
         "asked over HTTP": f"{result.asked:,}",
         "online p50 / p99": f"{' / '.join(waits)} ms" if waits else "",
+        "p99 declared": "" if result.p99_ms is None else f"{result.p99_ms:g} ms",
         "outcomes sent back": f"{result.outcomes:,}",
-        "online = offline": f"{result.equal:,} of {result.audited:,} vectors" if result.audited else "",
+        "online = offline": f"{result.equal:,} of {result.audited:,} logged vectors" if result.audited else "",
         "drift": result.drift,
     }
 
@@ -99,6 +100,11 @@ def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
             )
     if drift and not problems:
         say("  [green]The planted drift was noticed in every service: its check failed, as it should.[/green]")
+    for result in results:
+        if result.p99_us and result.p99_ms and result.p99_us > 1000 * result.p99_ms:
+            say(
+                f"  [yellow]{result.service}: p99 is above the declared {result.p99_ms:g} ms: look for what else ran on this machine[/yellow]"
+            )
     for problem in problems:
         say(f"  [red]Does not hold:[/red] {problem}")
     say("")
@@ -106,4 +112,4 @@ def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
     say("  make lab    JupyterLab on notebooks/")
     for result in results:
         if result.asked:
-            say(f"  windrow releases {result.service}")
+            say(f"  {program()} releases {result.service}")

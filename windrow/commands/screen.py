@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -55,6 +59,19 @@ def show_json(value: Any) -> None:
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def program() -> str:
+    """Return how this command line is called from here: ``windrow``, or its path where that is not found.
+
+    Examples
+    --------
+    >>> program().endswith("windrow")
+    True
+    """
+    found = shutil.which("windrow")
+    own = Path(sys.executable).parent / "windrow"
+    return "windrow" if found or not own.exists() else os.path.relpath(own)
 
 
 def say(text: str, *, as_json: bool = False) -> None:

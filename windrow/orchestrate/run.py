@@ -22,7 +22,8 @@ from windrow.errors import StoreError, UnknownNameError, WindrowError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.facts import asset_key
 from windrow.orchestrate.project import Project, definitions
-from windrow.orchestrate.resources import OnStep, dagster_home
+from windrow.orchestrate.resources import OnStep, Stores, dagster_home
+from windrow.orchestrate.sensors import logged, observed
 from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
@@ -112,6 +113,24 @@ def run_service(
             steps += done.steps
             checks |= done.checks
     return RunResult(name, steps, checks, time.perf_counter() - begin)
+
+
+def run_notebooks(settings: Settings, *, on_step: OnStep | None = None, package: str = "assets") -> list[Step]:
+    """Run every notebook of the project that is no service's model, as the UI would; see `run_service`."""
+    defs = definitions(package, settings, on_step=on_step)
+    keys = [key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys]
+    chosen = sorted(key for key in keys if key.startswith("notebooks/"))
+    if not chosen:
+        return []
+    with _instance(settings) as instance:
+        return _run(defs, chosen, instance, {}).steps
+
+
+def observe_logs(services: Sequence[PredictionService], settings: Settings) -> None:
+    """Tell Dagster how many rows the logs and outcomes have now; in the UI a sensor does it."""
+    with _instance(settings) as instance:
+        for key, rows, last in logged(services, Stores(settings)):
+            instance.report_runless_asset_event(observed(key, rows, last))
 
 
 def _keys(project: Project, service: PredictionService) -> list[str]:

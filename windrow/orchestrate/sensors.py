@@ -56,7 +56,7 @@ def log_sensor(services: Sequence[PredictionService]) -> dg.SensorDefinition:
         if not grown:
             return dg.SkipReason("No log has grown.")
         cursor = msgspec.json.encode({key: rows for key, (rows, _) in found.items()}).decode()
-        return dg.SensorResult(asset_events=[_observed(key, *facts) for key, facts in grown.items()], cursor=cursor)
+        return dg.SensorResult(asset_events=[observed(key, *facts) for key, facts in grown.items()], cursor=cursor)
 
     return observe_logs
 
@@ -105,6 +105,7 @@ def batch_schedule(
         ) from error
 
 
-def _observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:
+def observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:
+    """Return what is seen of one log: its rows, and the newest time they are about."""
     newest = {} if last is None else {"newest": moment(last)}
     return dg.AssetObservation(asset_key(key), metadata={"dagster/row_count": rows, **newest})

@@ -18,6 +18,7 @@ from windrow.orchestrate.partitions import DAY, day_start
 from windrow.orchestrate.releases import dataset_of, live_bundle, make_release, newest_dataset, saved_estimator
 from windrow.orchestrate.resources import Stores
 from windrow.schema import EVENT_TIME, KNOWN_AT, fingerprint
+from windrow.settings import Settings
 
 if TYPE_CHECKING:
     from windrow.models.dataset import TrainingDataset
@@ -241,11 +242,15 @@ def _scored_facts(scored: "Scored", now: int) -> Metadata:
     return {**facts, "as of": moment(now)}
 
 
+def report_address(settings: Settings) -> str:
+    """Return the address that reports are linked by; ``windrow up`` answers there, whatever its port."""
+    file = settings.home / _ADDRESS
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else _DEFAULT_ADDRESS
+
+
 def _drift_facts(report: "DriftReport", stores: Stores) -> Metadata:
     from windrow.monitoring.drift import as_metadata
 
-    address = stores.settings.home / _ADDRESS
-    base = address.read_text(encoding="utf-8").strip() if address.is_file() else _DEFAULT_ADDRESS
     facts = as_metadata(report)
     columns = facts.pop("columns")
     shown = {name: value for name, value in facts.items() if value not in ("", None, [])}
@@ -253,5 +258,5 @@ def _drift_facts(report: "DriftReport", stores: Stores) -> Metadata:
     return {
         **shown,
         "verdicts": dg.MetadataValue.json(columns),
-        "report": dg.MetadataValue.url(f"{base}/ui/reports/{report.html}"),
+        "report": dg.MetadataValue.url(f"{report_address(stores.settings)}/ui/reports/{report.html}"),
     }

@@ -24,6 +24,7 @@ _EVENT_TIME = {
     "format": "date-time",
     "description": "The time that is asked about; default: now",
 }
+_LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
 _STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
 
 
@@ -41,7 +42,8 @@ def openapi(releases: Mapping[str, Release]) -> dict[str, Any]:
 def row_schema(contract: Contract) -> dict[str, Any]:
     """Return the JSON schema of one row of a request."""
     keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
-    fields = {f.name: _field(f, key=f.name in keys) for f in (*contract.request, *contract.optional)}
+    fields = {f.name: _field(f, key=f.name in keys) for f in contract.request}
+    fields |= {f.name: {**_field(f, key=False), "description": _LOGGED} for f in contract.optional}
     return {
         "type": "object",
         "properties": {**fields, "event_time": _EVENT_TIME},

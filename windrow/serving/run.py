@@ -91,7 +91,8 @@ def start(
             f"there is no bento/service.py in {settings.project}",
             next_step="run this from the project's folder, or set WINDROW_PROJECT",
         )
-    environ = {**os.environ, **settings.environ()}
+    # BentoML keeps a store of its own: with us, and not in the user's home, unless the user says where.
+    environ = {"BENTOML_HOME": str(settings.home / "bentoml"), **os.environ, **settings.environ()}
     switch_off(environ)
     path = settings.folder("service") / "service.log"
     with path.open("ab") as log:
