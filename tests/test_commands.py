@@ -187,3 +187,18 @@ def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
     report = _json(project, "audit", "bakery")
     assert report["rows"] > 0
     assert (report["equal"], report["passed"]) == (report["rows"], True)
+
+
+def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) -> None:
+    would = _json(project, "forget", "shop", "7", "--dry-run")
+    assert (would["dry_run"], would["rows"]["sources/sales"], would["rows"]["online/recent_sales_v1"]) == (True, 730, 1)
+    unasked = _command(project, "forget", "shop", "7")
+    assert (unasked.returncode, "Stopped." in unasked.stderr) == (1, True)
+    gone = _json(project, "forget", "shop", "7", "--yes")
+    assert (gone["rows"]["sources/sales"], len(gone["hash"])) == (730, 64)
+    assert _json(project, "forget", "shop", "7", "--dry-run")["rows"] == {}
+
+
+def test_forgetting_what_is_not_declared_offers_the_closest(project: Path) -> None:
+    done = _command(project, "forget", "shopp", "7", "--yes")
+    assert (done.returncode, "did you mean 'shop'" in done.stderr) == (1, True)

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.lineage_world import release
 from windrow.cli import run
+from windrow.discover import services
 from windrow.doctor import Finding, examine
+from windrow.models.graph import load_graph
+from windrow.models.release import encode_release
 from windrow.settings import Settings
+from windrow.stores.metadata import Metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +34,6 @@ def test_every_part_holds_on_a_new_machine(house: Settings) -> None:
 def test_what_the_doctor_writes_never_counts(house: Settings) -> None:
     from windrow.stores.lake import Lake
     from windrow.stores.log import PredictionLog
-    from windrow.stores.metadata import Metadata
 
     examine(house)
     assert Lake(house.lake).keys() == []
@@ -75,3 +79,84 @@ def test_the_command_exits_with_1_when_a_part_fails(
     rows = {row["part"]: row["holds"] for row in json.loads(capsys.readouterr().out)}
     assert not rows["online store"]
     assert rows["engine"]
+
+
+def test_the_doctor_names_everything_that_needs_a_column(house: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--without", "snapshots.tenure_months", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["column"], told["breaks"]) == ("sources/snapshots.tenure_months", [])
+    assert {(need["kind"], need["name"]) for need in told["needs"]} == {
+        ("feature group", "customer_account_v1"),
+        ("check", "assets.churn.checks:CustomerAccount, tenure_months"),
+        ("feature", "customer_account_v1.tenure_months"),
+        ("feature", "customer_account_v1.new"),
+        ("model input", "churn.tenure_months"),
+        ("model input", "churn.new"),
+        ("view", "churn"),
+        ("service", "churn"),
+    }
+
+
+def test_a_column_that_a_live_release_needs_makes_the_exit_code_1(
+    house: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _release_churn(house)
+    assert run(["doctor", "--without", "tenure_months"]) == 1
+    assert "1 live release breaks: churn-1" in capsys.readouterr().out
+    assert run(["doctor", "--without", "snapshots.gender"]) == 0
+    assert "No live release breaks." in capsys.readouterr().out
+
+
+def test_a_column_that_does_not_exist_offers_the_closest(house: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--without", "snapshots.tenure_month"]) == 1
+    assert "did you mean 'snapshots.tenure_months'?" in capsys.readouterr().err
+
+
+def test_the_doctor_writes_the_lineage_that_the_service_shows(house: Settings) -> None:
+    examine(house)
+    shown = load_graph(house.home)
+    assert shown is not None
+    assert "churn/input.tenure_months" in {node.id for node in shown.nodes}
+
+
+READS_THE_FUTURE = """
+import numpy as np
+import ibis
+from windrow import Entity, FeatureView, Label, PredictionService, Source, TimeSplit, feature_group
+
+shop = Entity("shop", shop_id="int64")
+sales = Source("sales", event_time="day", columns={"shop_id": "int64", "loaves": "float64"}, simulator="service:rows")
+
+def rows():
+    days = np.datetime64("2026-01-01", "us") + np.arange(20) * np.timedelta64(1, "D")
+    return {"shop_id": np.repeat(1, 20), "loaves": np.arange(20.0), "day": days}
+
+@feature_group(shop)
+def recent(sales):
+    by_day = ibis.window(group_by=sales.shop_id, order_by=sales.day)
+    return sales.select("shop_id", "loaves", before=sales.loaves.lead().over(by_day))
+
+bakery = PredictionService(
+    "bakery", FeatureView("bakery", spine=sales, features=[recent]), Label.value(sales, "loaves", ahead="24h"),
+    model=dict, split=TimeSplit(test="10d"),
+)
+"""
+
+
+def test_a_group_that_reads_the_future_is_found_on_the_rows_of_the_project(tmp_path: Path) -> None:
+    folder = tmp_path / "looks_ahead" / "bakery"
+    folder.mkdir(parents=True)
+    (folder / "service.py").write_text(READS_THE_FUTURE)
+    settings = Settings.read({"WINDROW_HOME": str(tmp_path / "home"), "WINDROW_PROJECT": str(tmp_path)})
+    found = _by_part(examine(settings, package="looks_ahead"))["look-ahead"]
+    assert not found.holds
+    assert "feature 'before' of group 'recent' reads the future: at 2026-01-10T00:00:00+00:00" in found.result
+
+
+def _release_churn(settings: Settings) -> None:
+    """A live release with the contract that the project declares, as far as lineage looks at one."""
+    contract = services("assets", project=ROOT)["churn"].view.contract
+    metadata = Metadata(settings.metadata)
+    metadata.add_release("churn", "churn-1", encode_release(release("churn", contract)))
+    metadata.deploy("churn", "churn-1", reason="test", at=0)
+    metadata.close()

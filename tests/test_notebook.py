@@ -13,7 +13,7 @@ import pytest
 import windrow.notebook as handle
 from tests.orchestrate.conftest import PACKAGE, WORLD, copied_world, settings_of
 from windrow.errors import ModelError, NotFoundError, UnknownNameError
-from windrow.notebook import StoredTable, TrainingData, load, report, save, service
+from windrow.notebook import StoredTable, TrainingData, history, latest, load, report, save, service
 from windrow.orchestrate.run import run_service
 from windrow.settings import Settings
 
@@ -52,6 +52,12 @@ def test_a_loaded_tables_dtypes_follow_the_declaration(inside: Settings) -> None
         "float64",
         "datetime64[us]",
     ]
+
+
+def test_a_services_view_has_a_history_and_a_newest_row_per_entity(inside: Settings) -> None:
+    newest = latest("visits")
+    assert newest.num_rows == len(set(newest["customer_id"].to_pylist())) > 0
+    assert history("visits", "1970-01-01", "2200-01-01").num_rows >= newest.num_rows
 
 
 def test_a_training_dataset_has_a_train_and_a_test_split_with_inputs_and_labels(inside: Settings) -> None:

@@ -71,3 +71,13 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         SettingsError, match="cannot make the folder .*/file/reports: .* Next: set WINDROW_HOME to a writable folder"
     ):
         Settings.read({"WINDROW_HOME": str(tmp_path / "file")}).folder("reports")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@host:6379/0", "unix://:hunter2@/run/redis.sock?db=1", "postgresql://user:hunter2@host/db"]
+)
+def test_settings_that_are_shown_show_no_password(url: str) -> None:
+    settings = Settings.read({"WINDROW_ONLINE": url, "WINDROW_METADATA": url})
+    assert settings.online == settings.metadata == url
+    assert "hunter2" not in repr(settings)
+    assert repr(url.replace("hunter2", "***")) in repr(settings)

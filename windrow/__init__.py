@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from windrow.errors import WindrowError
+    from windrow.features import agg
+    from windrow.features.aggregate import AggregateGroup, aggregate
+    from windrow.features.external import external_group
     from windrow.features.group import FeatureGroup, feature_group
     from windrow.features.label import Label
     from windrow.features.on_demand import on_demand
+    from windrow.features.place import IbisTable, Parquet, Postgres
     from windrow.features.source import Constant, CsvFile, Every, Source
+    from windrow.features.sql import sql_group
     from windrow.features.view import FeatureView
     from windrow.models.columns import columns
     from windrow.models.service import (
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
         Online,
         PredictionService,
         RandomSplit,
+        Stream,
         TimeSplit,
     )
+    from windrow.retrieval import history, latest
     from windrow.schema import Entity, Field, Status
     from windrow.settings import Settings
 
@@ -34,24 +41,32 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "windrow.errors": ("WindrowError",),
+    "windrow.features.agg": ("agg",),
+    "windrow.features.aggregate": ("AggregateGroup", "aggregate"),
+    "windrow.features.external": ("external_group",),
     "windrow.features.group": ("FeatureGroup", "feature_group"),
     "windrow.features.label": ("Label",),
     "windrow.features.on_demand": ("on_demand",),
+    "windrow.features.place": ("IbisTable", "Parquet", "Postgres"),
     "windrow.features.source": ("Constant", "CsvFile", "Every", "Source"),
+    "windrow.features.sql": ("sql_group",),
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
     "windrow.models.service": (
-        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "RandomSplit", "TimeSplit",
+        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "RandomSplit", "Stream",
+        "TimeSplit",
     ),
+    "windrow.retrieval": ("history", "latest"),
     "windrow.schema": ("Entity", "Field", "Status"),
     "windrow.settings": ("Settings",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
-    "Label", "Notebook", "Online", "PredictionService", "RandomSplit", "Settings", "Source", "Status", "TimeSplit",
-    "WindrowError", "columns", "feature_group", "on_demand",
+    "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView",
+    "Field", "Gate", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService",
+    "RandomSplit", "Settings", "Source", "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns",
+    "external_group", "feature_group", "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 
 
@@ -59,7 +74,8 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that an online worker that needs one struct does not pay for Ibis.
     if name not in _HOME_OF:
         raise AttributeError(f"module 'windrow' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+    home = importlib.import_module(_HOME_OF[name])
+    return getattr(home, name, home)  # `agg` is itself the module: agg.sum, agg.count
 
 
 def __dir__() -> list[str]:

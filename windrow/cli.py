@@ -25,6 +25,7 @@ _COMMANDS = {
     "materialize": "Bring one feature group up to date, in the lake and online.",
     "audit": "Prove that what was served is what was known at the time.",
     "trace": "Show what was asked and answered under a request id.",
+    "forget": "Erase an entity everywhere, for good.",
     "diff": "Show what two commits (or folders) declare differently.",
     "doctor": "Prove each configured part end to end.",
     "new": "Make a new project in an empty folder.",

@@ -14,7 +14,7 @@ from windrow.discover import services as find_services
 from windrow.errors import NotFoundError, listed
 from windrow.features.source import Every
 from windrow.live_hours import fresh_online, live_through, past_ticks, publish_until
-from windrow.orchestrate.partitions import day_partitions
+from windrow.orchestrate.partitions import day_partitions, first_with_features
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import observe_logs, run_notebooks, run_service
 from windrow.serving.run import start
@@ -163,6 +163,8 @@ def _materialise(service: PredictionService, stores: Stores, tell: Tell) -> None
     if service.batch:
         days = _newest_days(service, stores)
         run_service(name, settings, select=[f"{name}/predictions"], partitions=days, on_step=_told(tell))
+    if service.stream:
+        run_service(name, settings, select=[f"{name}/stream"], on_step=_told(tell))
 
 
 def _newest_days(service: PredictionService, stores: Stores) -> str | None:
@@ -230,8 +232,9 @@ def _ticks(service: PredictionService, stores: Stores, *, drift: bool) -> list[i
     """Return the ticks to live through: drawn from all of the day, or with planted drift from a third of it."""
     spine = service.view.spine
     assert isinstance(spine, Every)
-    known = stores.now(service.sources) - service.label.matures_after
+    known, spans = stores.now(service.sources) - service.label.matures_after, stores.spans()
     ticks = np.array(past_ticks(spine, until=known, count=SPAN // spine.interval))
+    ticks = ticks[ticks >= first_with_features(service, spans)]
     if drift:
         ticks = ticks[ticks % duration("1d") < duration("8h")]
     drawn = np.random.default_rng(0).choice(ticks, min(TICKS, ticks.size), replace=False)

@@ -16,6 +16,8 @@ from windrow.features.group import FeatureGroup
 from windrow.features.reference import stopped
 from windrow.features.source import Source
 from windrow.models.service import PredictionService
+from windrow.settings import Settings
+from windrow.stores.ingest_catalogue import Stream, catalogue, record
 
 
 class _Named(Protocol):
@@ -73,6 +75,37 @@ def groups(found: Iterable[PredictionService]) -> list[FeatureGroup]:
     for group in _every_group(found):
         first.setdefault(group.key, group)
     return list(first.values())
+
+
+def declared_groups(package: str) -> list[FeatureGroup]:
+    """Return every feature group in the loaded modules of a package, whether or not a service reads it, inputs first."""
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{package}.")]
+    return with_inputs(
+        value for module in modules for value in vars(module).values() if isinstance(value, FeatureGroup)
+    )
+
+
+def with_inputs(found: Iterable[FeatureGroup]) -> list[FeatureGroup]:
+    """Return groups and the groups that they read, inputs first, each once."""
+    ordered: dict[FeatureGroup, None] = {}
+    for group in found:
+        _with_inputs(group, ordered)
+    return list(ordered)
+
+
+def record_streams(found: Iterable[PredictionService], settings: Settings) -> dict[str, Stream]:
+    """Tell who takes events in which names there are: the sources and groups of the services; return them by name."""
+    from windrow.stores.metadata import Metadata
+
+    services_ = list(found)
+    sources = {source.name: source for service_ in services_ for source in service_.sources}
+    streams = catalogue(sources.values(), groups(services_))
+    metadata = Metadata(settings.metadata)
+    try:
+        record(streams, metadata)
+    finally:
+        metadata.close()
+    return streams
 
 
 def describe(package: str = "assets", *, project: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -145,7 +178,7 @@ def _add(found: dict[str, PredictionService], new: PredictionService, module: st
 def _every_group(found: Iterable[PredictionService]) -> list[FeatureGroup]:
     ordered: dict[FeatureGroup, None] = {}
     for service_ in found:
-        for group in service_.view.groups:
+        for group in service_.groups:
             _with_inputs(group, ordered)
     return list(ordered)
 

@@ -6,19 +6,26 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from windrow.discover import groups, services
+from windrow.discover import declared_groups, groups, services
 from windrow.errors import DeclarationError, NotFoundError, StoreError, WindrowError
+from windrow.features.aggregate import AggregateGroup
+from windrow.features.group import FeatureGroup
+from windrow.models.impact import Need
 from windrow.settings import Settings
 
 if TYPE_CHECKING:
+    from windrow.features.group import FeatureGroup
+    from windrow.features.lineage import GroupLineage
     from windrow.features.reference import Reference
+    from windrow.features.source import Source
+    from windrow.models.release import Release
     from windrow.models.service import PredictionService
 
 # Not a name that a group, table or service can have, and a kind that no reader of predictions asks for.
@@ -33,6 +40,56 @@ class Finding(msgspec.Struct, frozen=True):
     result: str
     next_step: str
     seconds: float
+
+
+class Without(msgspec.Struct, frozen=True):
+    """What needs a column, and which live releases break without it."""
+
+    column: str
+    breaks: list[str]
+    needs: list[Need]
+
+
+def without(settings: Settings, column: str, *, package: str = "assets") -> Without:
+    """Return everything that breaks if a column goes, down to the live releases.
+
+    Parameters
+    ----------
+    column
+        ``payments.amount``, or ``amount`` where only one source has such a column; a feature too.
+
+    Raises
+    ------
+    UnknownNameError
+        With the closest name, if the project has no such column.
+    DeclarationError
+        If several are called so.
+    """
+    from windrow.models.graph_build import project_graph, write_lineage
+    from windrow.models.impact import broken_releases, find_column, needs
+
+    found = services(package, project=settings.project)
+    every = groups(found.values())
+    known, live = _stored(settings, every)
+    write_lineage(found, every, settings.home, known=known)
+    graph = project_graph(found, every, live=live, known=known)
+    node = find_column(graph, column)
+    told = needs(graph, node, every)
+    return Without(node.id, broken_releases(told), told)
+
+
+def _stored(settings: Settings, every: Sequence[FeatureGroup]) -> tuple[dict[str, GroupLineage], dict[str, Release]]:
+    """Return what is remembered of the groups' lineage, and the live releases by service."""
+    from windrow.models.registry import Registry
+    from windrow.stores.metadata import Metadata
+    from windrow.stores.probing import lineages
+
+    metadata = Metadata(settings.metadata)
+    registry = Registry(metadata, settings.folder("releases"))
+    live = {name: registry.live(name) for name in registry.services()}
+    known = lineages(every, metadata)
+    metadata.close()
+    return known, {name: release for name, release in live.items() if release is not None}
 
 
 class _Patient:
@@ -107,6 +164,43 @@ def _declarations(patient: _Patient) -> str:
     return f"{', '.join(found)}: {len(groups(found.values()))} feature groups"
 
 
+def _versions(patient: _Patient) -> str:
+    """Nothing that a release may need to be called back is gone."""
+    from windrow.models.versions import check_kept, kept_versions
+    from windrow.stores.metadata import Metadata
+
+    metadata = Metadata(patient.settings.metadata)
+    try:
+        kept = kept_versions(metadata, patient.services, keep=patient.settings.keep_releases)
+    finally:
+        metadata.close()
+    check_kept(kept, declared_groups(patient.package))
+    releases = {release for version in kept for release in version.releases}
+    return f"all {len(kept)} versions of groups that {len(releases)} releases read are declared"
+
+
+def _lineage(patient: _Patient) -> str:
+    from windrow.models.graph_build import write_lineage
+    from windrow.stores.lake import Lake
+    from windrow.stores.metadata import Metadata
+    from windrow.stores.probing import learn, lineages, opaque
+
+    every = groups(patient.services.values())
+    metadata = Metadata(patient.settings.metadata)
+    try:
+        probed = [
+            group.name for group in every if opaque(group) and learn(group, Lake(patient.settings.lake), metadata)
+        ]
+        known = lineages(every, metadata)
+    finally:
+        metadata.close()
+    write_lineage(patient.services, every, patient.settings.home, known=known)
+    features = [reads for made in known.values() for reads in made.features.values()]
+    assumed = sum(any(read.kind == "assumed" for read in reads) for reads in features)
+    told = f"the columns of {len(features) - assumed} of {len(features)} features are known, see /ui/lineage"
+    return f"{told}; probed: {', '.join(probed)}" if probed else told
+
+
 def _references(patient: _Patient) -> str:
     loaded = [str(reference) for reference in _named(patient) if reference.load() is not None]
     return f"{len(loaded)} named functions and schemas can be loaded"
@@ -125,7 +219,7 @@ def _named(patient: _Patient) -> Iterator[Reference]:
 def _sources(patient: _Patient) -> str:
     data, told = patient.settings.data, []
     for source in {s.name: s for service in patient.services.values() for s in service.sources}.values():
-        there = source.file is not None and (data / source.file.name).is_file()
+        there = _is_there(source, data)
         if not there and source.simulator is None:
             wanted = source.file.name if source.file else "a file"
             raise NotFoundError(
@@ -134,6 +228,37 @@ def _sources(patient: _Patient) -> str:
             )
         told.append(f"{source.name} ({'file' if there else 'simulator'})")
     return ", ".join(told)
+
+
+def _look_ahead(patient: _Patient) -> str:
+    """Evaluate each group with and without the later half of its sources' rows."""
+    from windrow.stores.reader import read_source
+    from windrow.testing.cut import look_ahead, newest_rows
+
+    data = patient.settings.data
+    given = [s for service in patient.services.values() for s in service.sources if s.simulator or _is_there(s, data)]
+    read = {s.name: newest_rows(read_source(s, data)) for s in dict.fromkeys(given)}
+    proven = [g for g in groups(patient.services.values()) if _sources_below(g) <= set(read)]
+    for group in proven:
+        found = look_ahead(group, {name: read[name] for name in _sources_below(group)})
+        if found is not None:
+            raise DeclarationError(
+                f"feature {found.feature!r} of group {group.name!r} reads the future: at {found.at} it was another value before later rows came in",
+                next_step="end its windows at the row itself; windrow.testing.no_look_ahead shows it on a few rows",
+            )
+    return f"none of {len(proven)} feature groups reads the future, on the newest rows of {len(read)} sources"
+
+
+def _sources_below(group: FeatureGroup) -> set[str]:
+    """Return the sources whose rows a group is made of; what is read elsewhere or has no rows names itself."""
+    if isinstance(group, AggregateGroup) or group.external is not None:
+        return {group.key}
+    inputs = group.inputs.values()
+    return set().union(*(_sources_below(i) if isinstance(i, FeatureGroup) else {i.name} for i in inputs))
+
+
+def _is_there(source: Source, data: Path) -> bool:
+    return source.file is not None and (data / source.file.name).is_file()
 
 
 def _trainers(patient: _Patient) -> str:
@@ -188,11 +313,14 @@ def _online(patient: _Patient) -> str:
     now = time.time_ns() // 1000
     with open_online(patient.settings.online, write=True) as store:
         store.write(NAME, ["x"], [((1,), Row(now, now, now, (0.5,)))])
-    with open_online(patient.settings.online) as store:
-        row = store.read([(NAME, (1,))])[0]
+        with open_online(patient.settings.online) as reader:
+            row = reader.read([(NAME, (1,))])[0]
+        store.delete(NAME, [(1,)])
     if row is None or row.values != (0.5,):
-        raise StoreError(f"a row was written and {row} was read", next_step=f"check {patient.settings.online}")
-    return "a row written by the writer and read by a reader"
+        # The URL itself is not shown: it may carry a password.
+        raise StoreError(f"a row was written and {row} was read", next_step="check what WINDROW_ONLINE names")
+    kind = patient.settings.online.partition("://")[0]
+    return f"{kind}: a row written, read by a reader, deleted"
 
 
 def _metadata(patient: _Patient) -> str:
@@ -251,6 +379,13 @@ def _log(patient: _Patient) -> str:
     return "a synthetic prediction written, and read as a table"
 
 
+def _streams(patient: _Patient) -> str:
+    from windrow.stores.ingest_proof import prove
+
+    seconds = prove(patient.settings.folder(""))
+    return f"an event sent twice arrived once, online after {seconds:.2f} s and in the lake"
+
+
 def _releases(patient: _Patient) -> str:
     from windrow.models.registry import Registry
     from windrow.stores.metadata import Metadata
@@ -282,10 +417,13 @@ def _programs(patient: _Patient) -> str:
 _PROOFS: dict[str, _Proof] = {
     "settings": _settings,
     "declarations": _declarations,
+    "versions": _versions,
+    "lineage": _lineage,
     "references": _references,
     "trainers": _trainers,
     "on-demand functions": _on_demand,
     "sources": _sources,
+    "look-ahead": _look_ahead,
     "engine": _engine,
     "lake": _lake,
     "online store": _online,
@@ -293,6 +431,7 @@ _PROOFS: dict[str, _Proof] = {
     "model runtime": _runtime,
     "releases": _releases,
     "prediction log": _log,
+    "streams": _streams,
     "notebooks": _notebooks,
     "programs": _programs,
 }

@@ -11,6 +11,7 @@
     |   +-- ValidationError      rows that fail a group's checks
     +-- StoreError               a table, online store, log or sink cannot be used
     |   +-- NotFoundError        nothing is stored under that name yet
+    |   +-- PastError            a time before what the online store still tells apart
     +-- ModelError               an estimator does not fit its view, or a bundle is unsound
     |   +-- ParityError          a compiled model does not answer as the original does
     +-- RequestError             a request that cannot be answered (carries an HTTP status)
@@ -150,6 +151,10 @@ class StoreError(WindrowError):
 
 class NotFoundError(StoreError):
     """Nothing is stored under that name yet."""
+
+
+class PastError(StoreError):
+    """A time before what the online store still tells apart."""
 
 
 class ModelError(WindrowError):

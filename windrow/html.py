@@ -15,6 +15,7 @@ from windrow.clock import from_micros, spoken
 from windrow.errors import StoreError, WindrowError
 
 if TYPE_CHECKING:
+    from windrow.features.aggregate import AggregateGroup
     from windrow.features.contract import Contract
     from windrow.features.group import FeatureGroup
     from windrow.features.view import FeatureView
@@ -60,6 +61,23 @@ def group_card(group: FeatureGroup) -> str:
     body = [_facts(facts), _table(("column", "dtype", "role", "from"), rows)]
     step = f'load("{group.key}")' if stats else "windrow run SERVICE, or materialize it in the Dagster UI"
     return _card(f"Feature group {group.table_name}", group.description, body, step)
+
+
+def aggregate_card(group: AggregateGroup) -> str:
+    """Return the card of an aggregate group: its functions, and the events they count."""
+    keys = [(k.name, k.dtype, "key", "") for k in group.entity.keys]
+    made = [(n, group.features[n], str(one), "") for n, one in group.aggregates.items()]
+    stats = _stats(group.source.key)
+    facts = {
+        "entity": group.entity.name,
+        "counts the events of": group.source.key,
+        "stored offline": "nothing: the events are read where they are",
+        "served online": "yes, as one state of each entity" if group.online else "no",
+        **_freshness(stats),
+    }
+    body = [_facts(facts), _table(("column", "dtype", "function", ""), [*keys, *made])]
+    step = "read it through a FeatureView" if stats else "windrow run SERVICE, or materialize it in the Dagster UI"
+    return _card(f"Aggregate group {group.table_name}", group.description, body, step)
 
 
 def view_card(view: FeatureView) -> str:
@@ -125,6 +143,7 @@ def service_card(service: PredictionService) -> str:
         "model": getattr(service.model, "file", None) or str(service.model),
         "online": _online(service),
         "batch": f"{service.batch.schedule} to {', '.join(service.batch.sinks)}" if service.batch else "no",
+        **({"stream": f"each row once, to stream/{service.name}"} if service.stream else {}),
         "monitors": ", ".join(m.name for m in service.monitors) or "none",
         "owner": service.owner or "nobody",
     }

@@ -8,6 +8,7 @@ goes back to the asset over Dagster Pipes.
     load("features/card_spend_v1")      a stored table: .table (Ibis), .to_pandas()
     load("fraud/training_dataset")      .train and .test, each with .X, .y and .rows
     report(auc=0.83)                    shown as metadata of the asset
+    history(view, start, end)           one row per change of any feature, latest(view): one per entity
     save(model)                         hands a fitted model to windrow, which makes the release
 """
 
@@ -27,8 +28,10 @@ from windrow.settings import Settings
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
+    import pyarrow as pa
     from dagster_pipes import PipesContext
 
+    from windrow.features.view import FeatureView
     from windrow.models.dataset import Split, TrainingDataset
     from windrow.models.service import PredictionService
     from windrow.stores.lake import Lake
@@ -164,6 +167,32 @@ def load(key: str) -> Any:
     if name == "training_dataset":
         return project.training(room)
     return project.logged(room, name) if name in _LOGGED else project.predictions(room)
+
+
+def history(view: FeatureView | str, start: str, end: str, keys: Any = None) -> pa.Table:
+    """Return one row per change of any feature between two times; see `windrow.history`.
+
+    Parameters
+    ----------
+    view
+        A view, or the name of the service whose view is meant.
+    start, end, keys
+        As for `windrow.history`.
+    """
+    from windrow.retrieval import history
+
+    return history(_view(view), start, end, keys, settings=_settings())
+
+
+def latest(view: FeatureView | str, now: str | None = None, keys: Any = None) -> pa.Table:
+    """Return one row per entity: what a view (or a service's, by name) says now; see `windrow.latest`."""
+    from windrow.retrieval import latest
+
+    return latest(_view(view), now, keys, settings=_settings())
+
+
+def _view(view: FeatureView | str) -> FeatureView:
+    return service(view).view if isinstance(view, str) else view
 
 
 def service(name: str) -> PredictionService:

@@ -69,12 +69,27 @@ class Entity:
         check_name("entity", name)
         if not keys:
             raise DeclarationError(
-                f"Entity {name!r} has no key", next_step=f'write Entity("{name}", {name}_id="int64")'
+                f"Entity {name!r} has no key",
+                next_step=f'write Entity("{name}", {name}_id="int64"); what is the same for everybody needs no entity: @feature_group()',
             )
         for dtype in keys.values():
             check_dtype(dtype, where=f"entity {name!r}", allowed=KEY_DTYPES)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "keys", tuple(Field(key, dtype, nullable=False) for key, dtype in keys.items()))
+
+    @classmethod
+    def keyless(cls) -> Entity:
+        """Return the entity without keys, of which there is one: what is the same for everybody at a time.
+
+        Examples
+        --------
+        >>> Entity.keyless()
+        Entity(name='everybody', keys=())
+        """
+        made = object.__new__(cls)
+        object.__setattr__(made, "name", "everybody")
+        object.__setattr__(made, "keys", ())
+        return made
 
     @property
     def key_names(self) -> tuple[str, ...]:

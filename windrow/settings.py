@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from windrow.clock import Clock, from_micros
 from windrow.errors import SettingsError, UnknownNameError
 
 _PREFIX = "WINDROW_"
+_PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
 _LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
 
 
@@ -30,6 +33,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         URLs of the tables, the online store and the metadata store; default: inside `home`.
     clock
         ``real``, ``data`` or ``fixed:<time>``.
+    ingest_every
+        Seconds (`WINDROW_INGEST_EVERY`) after which accepted events are committed to the lake.
+    ingest_backlog
+        Bytes (`WINDROW_INGEST_BACKLOG`) of accepted events that may wait for the lake before more are refused.
+    streams
+        URL of a Redis server whose streams ``windrow:<name>`` are taken in too; default: none.
+    keep_releases
+        How many releases of a service (`WINDROW_KEEP_RELEASES`), beside the live one, keep the versions of the
+        feature groups that they read declared and fed.
 
     Examples
     --------
@@ -44,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     online: str
     metadata: str
     clock: Clock
+    ingest_every: float = 5.0
+    ingest_backlog: int = 256 << 20
+    streams: str = ""
+    keep_releases: int = 3
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -60,14 +76,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             online=given.get("ONLINE", f"lmdb://{home / 'online'}"),
             metadata=given.get("METADATA", f"sqlite:///{home / 'metadata.db'}"),
             clock=Clock.parse(given.get("CLOCK", "data")),
+            ingest_every=_number(given, "INGEST_EVERY", 5.0),
+            ingest_backlog=int(_number(given, "INGEST_BACKLOG", 256 << 20)),
+            streams=given.get("STREAMS", ""),
+            keep_releases=int(_number(given, "KEEP_RELEASES", 3)),
         )
+
+    def __repr__(self) -> str:
+        """Show everything but passwords: settings end up in tracebacks and logs."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        hidden = {
+            name: _PASSWORD.sub("***", value) if isinstance(value, str) else value for name, value in shown.items()
+        }
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in hidden.items())})"
 
     def environ(self) -> dict[str, str]:
         """Return the variables that make a child process read the same settings."""
         fixed = self.clock.kind == "fixed"
         clock = f"fixed:{from_micros(self.clock.at).isoformat()}" if fixed else self.clock.kind
         values = {"HOME": self.home, "DATA": self.data, "PROJECT": self.project, "LAKE": self.lake}
-        values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock}
+        values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
+        values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
+        values |= {"KEEP_RELEASES": self.keep_releases}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
     def folder(self, name: str) -> Path:
@@ -80,6 +110,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"cannot make the folder {path}: {error.strerror}", next_step="set WINDROW_HOME to a writable folder"
             ) from error
         return path
+
+
+def _number(given: Mapping[str, str], name: str, default: float) -> float:
+    text = given.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step="write a number above 0, such as 5")
+    return value
 
 
 def _refuse_unknown(given: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
-from windrow.clock import duration
+from windrow.clock import duration, from_micros
 from windrow.errors import StoreError
 from windrow.schema import EVENT_TIME
 
@@ -89,8 +89,7 @@ class Sender:
 
     def _post(self, path: str, body: bytes) -> Any:
         try:
-            self._connection.request("POST", path, body, {"Content-Type": "application/json"})
-            answer = self._connection.getresponse()
+            answer = self._answer(path, body)
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise StoreError(
@@ -104,6 +103,18 @@ class Sender:
             )
         return msgspec.json.decode(text)
 
+    def _answer(self, path: str, body: bytes) -> http.client.HTTPResponse:
+        for last in (False, True):
+            try:
+                self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+                return self._connection.getresponse()
+            except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+                # The service closes connections on which nobody asked for some seconds: ask on a new one.
+                self._connection.close()
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
 
 class Pool:
     """Rows that somebody could ask a service about now.
@@ -114,14 +125,16 @@ class Pool:
         The rows with their own ``event_time``.
     """
 
-    def __init__(self, service: PredictionService, spine: pa.Table) -> None:
+    def __init__(self, service: PredictionService, spine: pa.Table, *, now: int | None = None) -> None:
         self.service, self.spine = service, spine
+        # A service over its own events must be told the time; "now" is one.
+        self._now = from_micros(now).isoformat() if now is not None and service.view.contract.timed else None
         self._fields = [field.name for field in service.view.contract.request]
 
     @classmethod
     def of(cls, service: PredictionService, lake: Lake, *, now: int) -> Pool:
         """Return the rows of the last 30 days, each key's newest."""
-        return cls(service, _newest_rows(service, lake, now))
+        return cls(service, _newest_rows(service, lake, now), now=now)
 
     def requests(self, count: int, *, seed: int = 0) -> list[JsonRow]:
         """Return `count` requests about now, their keys drawn with replacement."""
@@ -142,7 +155,8 @@ class Pool:
     def _rows(self, rows: pa.Table, *, timed: bool) -> Iterator[JsonRow]:
         for row in rows.select([*self._fields, EVENT_TIME]).to_pylist():
             moment = row.pop(EVENT_TIME)
-            yield {**row, EVENT_TIME: moment.isoformat()} if timed else row
+            time = moment.isoformat() if timed else self._now
+            yield {**row, EVENT_TIME: time} if time else row
 
 
 def _newest_rows(service: PredictionService, lake: Lake, now: int) -> pa.Table:

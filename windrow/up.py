@@ -15,7 +15,8 @@ from types import FrameType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from windrow.errors import StoreError
+from windrow.discover import record_streams, services
+from windrow.errors import StoreError, WindrowError
 from windrow.orchestrate.resources import dagster_home
 from windrow.orchestrate.service_assets import report_address
 from windrow.serving.child import spawn
@@ -52,6 +53,7 @@ class House:
         return {
             "online service": service,
             "its OpenAPI": f"{service}/v1/openapi.json",
+            "events": f"{service}/v1/ingest/NAME",
             "Dagster": f"{self._dagster_url}/asset-groups",
         }
 
@@ -63,6 +65,7 @@ class House:
         StoreError
             If a port is taken, or a process ends or does not answer in time; the message names its log.
         """
+        self._declare_streams()
         # Without a release there is nothing to be ready for; the process answers all the same, and says so.
         linked = report_address(self.settings)
         self._service = start(self.settings, port or _free(urlsplit(linked).port or PORT), wait_for="/livez")
@@ -74,6 +77,15 @@ class House:
         self._await_dagster()
         # Not before: on a new machine both would make the instance's databases at the same moment.
         self._spawn("dagster-daemon", ["-m", "dagster._daemon", "run", *workspace])
+
+    def _declare_streams(self) -> None:
+        """Say which names take events, before the service starts: it brings up their applier."""
+        try:
+            record_streams(services(project=self.settings.project).values(), self.settings)
+        except WindrowError as error:
+            # Dagster shows what is wrong with the project; what is live answers all the same.
+            with (self.settings.folder("service") / "service.log").open("a", encoding="utf-8") as log:
+                log.write(f"no events are taken in: {error.message}\n")
 
     def _keep_links(self, linked: str, url: str) -> None:
         """Reports are linked from Dagster by one address: where that is not this one, it leads here."""

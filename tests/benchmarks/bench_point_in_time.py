@@ -1,7 +1,8 @@
 """The point-in-time join against DuckDB's own ASOF join, on the same rows, each in a process of its own.
 
 ``BENCH_SIZE=full`` takes 1M spine rows x 3 tables x 10M rows x 10 features (minutes); the default is a fifth.
-windrow reads Delta tables written in the order of key and time; DuckDB reads Parquet in no order.
+windrow reads Delta tables written in the order of key and time; DuckDB and Feast read Parquet in no order.
+Feast runs in an environment of its own, if there is one: feast-requirements.txt says how.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 from tests.benchmarks.harness import Row
 from windrow.features.contract import Lookup
 from windrow.features.join import point_in_time
+from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.testing import MemoryTable, times
@@ -33,6 +35,9 @@ Figures = dict[str, Any]
 TABLES, FEATURES = 3, 10
 PARTS = ("raw", "windrow", "late")
 _MEMORY = "the bar (<= 0.35 x) is for BENCH_SIZE=full: imports weigh at this size"
+_INSTALL = (
+    "python3.11 -m venv .windrow/feast && .windrow/feast/bin/pip install -r tests/benchmarks/feast-requirements.txt"
+)
 TIMES = "1700000000000000 + (hash({seed}) % 31536000000000)"  # microseconds of one year
 
 
@@ -54,6 +59,7 @@ def rows() -> list[Row]:
         _apart(folder, "make", name)
         # In turns, the best of each: somebody else's work on the machine hits one side or the other.
         turns = [[_apart(folder, part) for part in PARTS] for _ in range(1 if name == "full" else 3)]
+        feast = _feast(folder)
     theirs, ours, late = (min(tried, key=lambda t: float(t["seconds"])) for tried in zip(*turns, strict=True))
     assert ours["answer"] == theirs["answer"], "windrow and DuckDB gave different answers"
     size, full = SIZES[name], name == "full"
@@ -78,7 +84,19 @@ def rows() -> list[Row]:
         _row(
             f"point-in-time, 1 % late, {what}", "seconds", late, theirs, bar=1.2, note="late rows are new to the peer"
         ),
+        _against_feast(f"point-in-time against Feast, {what}", ours, feast),
     ]
+
+
+def _against_feast(name: str, ours: Figures, feast: Figures | None) -> Row:
+    if feast is None:
+        return Row(name=name, value=ours["seconds"], unit="s", against=f"not measured: {_INSTALL}")
+    assert ours["answer"] == feast["answer"], "windrow and Feast gave different answers"
+    ratio = ours["seconds"] / feast["seconds"]
+    peer = f"Feast's DuckDB offline store: {feast['seconds']:,.1f} s, {feast['peak_mb']:,.0f} MB"
+    note = f"answers equal; {_cpu(ours)} against {_cpu(feast)}; {1 / ratio:.1f} x faster"
+    verdict = {"bar": "<= 0.067 x (15 x faster)", "holds": ratio <= 1 / 15}
+    return Row(name=name, value=ours["seconds"], unit="s", against=peer, ratio=ratio, note=note, **verdict)
 
 
 def _row(name: str, figure: str, ours: Figures, theirs: Figures, *, bar: float | None, note: str) -> Row:
@@ -95,6 +113,17 @@ def _cpu(figures: Figures) -> str:
 def _apart(folder: str, part: str, *arguments: str) -> Figures:
     command = [sys.executable, "-m", "tests.benchmarks.bench_point_in_time", folder, part, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
+    answer: Figures = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _feast(folder: str) -> Figures | None:
+    """The same rows by Feast, or None where it is not installed."""
+    python = Path(os.environ.get("FEAST_PYTHON") or Settings.read().home / "feast" / "bin" / "python")
+    if not python.exists():
+        return None
+    command = [str(python), "-W", "ignore", "-m", "tests.benchmarks.feast_peer", folder, str(TABLES), str(FEATURES)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=3600)
     answer: Figures = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -52,6 +52,15 @@ def test_both_times_are_carried_though_the_definition_names_neither() -> None:
     assert spend.expression.columns == ("card_id", "amount", "cents", "event_time", "known_at")
 
 
+def test_rows_that_are_told_apart_by_what_was_selected_stay_so() -> None:
+    def shops_of_card(payments):
+        first = payments.select("card_id", "shop_id").distinct()
+        return payments.join(first, "card_id").select("card_id", "event_time", "known_at", other=first.shop_id)
+
+    paid = [{"card_id": 1, "shop_id": 7, "ts": at} for at in (1, 2, 3)]
+    assert [row["other"] for row in features_of(declare(shops_of_card), payments=paid)] == [7, 7, 7]
+
+
 def test_a_group_reads_another_group() -> None:
     assert declare(of_spend).inputs == {"spend": spend}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from windrow import Label, Source
+from windrow import Entity, Label, Source, feature_group
 from windrow.errors import DeclarationError, UnknownNameError
 
 DAY = 86_400_000_000
@@ -32,6 +32,38 @@ def test_an_event_within_a_window_matures_when_the_window_and_the_delay_are_over
 def test_a_value_ahead_matures_when_it_is_there() -> None:
     label = Label.value(demand, "mw", ahead="24h")
     assert (label.window, label.matures_after, label.absent, label.binary) == (DAY, 16 * DAY, None, False)
+
+
+arrivals = Source("arrivals", event_time="ts", known_at="came", columns={"area": "string", "mw": "float64"})
+
+
+@feature_group(Entity("area", area="string"))
+def rise(demand):
+    return demand.select("area", up=demand.mw > 100, size=demand.mw)
+
+
+@pytest.mark.parametrize(
+    ("declare", "called"),
+    [
+        (lambda: Label.value(arrivals, "mw", ahead="1d"), "source 'arrivals'"),
+        (lambda: Label.within(arrivals, "1d"), "source 'arrivals'"),
+        (lambda: Label.value(rise, "size", ahead="1d"), "feature group 'rise'"),
+    ],
+)
+def test_where_outcomes_may_come_at_any_time_after_their_own_the_label_says_how_late(declare: Any, called: str) -> None:
+    with pytest.raises(DeclarationError, match=f"a label from {called} does not say how long.*write matures_after="):
+        declare()
+
+
+def test_a_label_may_be_what_a_feature_group_says_later_and_a_bool_of_it_is_a_class() -> None:
+    up, size = (Label.value(rise, name, ahead="5m", matures_after="6m") for name in ("up", "size"))
+    assert (up.source, up.binary, size.binary) == (rise, True, False)
+    assert (up.matures_after, up.columns) == (360_000_000, {"area": "string", "up": "bool", "size": "float64"})
+
+
+def test_an_unknown_feature_of_a_group_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="feature group 'rise' has no column 'upp'.*did you mean 'up'"):
+        Label.value(rise, "upp", ahead="5m", matures_after="6m")
 
 
 def test_a_declared_maturity_is_kept() -> None:

@@ -168,3 +168,14 @@ def test_a_clock_has_the_keys_of_its_entity() -> None:
 def test_a_clock_needs_a_duration() -> None:
     with pytest.raises(DeclarationError, match="'hourly' is not a duration"):
         Every("hourly", Entity("area", area="string"))
+
+
+def test_a_clock_with_an_offset_ticks_that_much_later_and_is_another_clock() -> None:
+    late = Every("30s", Entity("area", area="string"), offset="10s")
+    assert [late.first(second * 1_000_000) // 1_000_000 for second in (0, 10, 11, 40)] == [10, 10, 40, 40]
+    assert (late.name, late.offset) == ("every_30s_at_10s", 10_000_000)
+
+
+def test_an_offset_as_long_as_the_interval_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"Every\('30s', offset='30s'\) has an offset as long as its interval"):
+        Every("30s", Entity("area", area="string"), offset="30s")

@@ -8,9 +8,10 @@ import pytest
 import windrow
 
 EXPORTED = [
-    "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
-    "Label", "Notebook", "Online", "PredictionService", "RandomSplit", "Settings", "Source", "Status", "TimeSplit",
-    "WindrowError", "columns", "feature_group", "on_demand",
+    "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
+    "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Source",
+    "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
+    "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 
 

@@ -77,3 +77,14 @@ def bundle_folder(folder: Path, estimator: Any, contract: Contract, *, missing: 
     compiled = compile_estimator(fitted(estimator, frame), contract, frame)
     files = pack(compiled, contract, frame)
     return write_bundle(folder / "toy-1", release_of(compiled, contract, files), files)
+
+
+def bare_release(**facts: Any) -> Release:
+    """A release of a small model, with other facts."""
+    from msgspec.structs import replace
+    from sklearn.linear_model import LogisticRegression
+
+    frame = frame_of(NUMBERS, missing=False)
+    return replace(
+        release_of(compile_estimator(fitted(LogisticRegression(), frame), NUMBERS, frame), NUMBERS, {}), **facts
+    )

@@ -73,12 +73,12 @@ def test_an_immature_row_has_no_label_even_if_something_is_known_of_it_already(t
     assert made["label_state"].to_pylist() == ["immature", "immature"]
 
 
-def test_an_outcome_counts_from_the_time_it_could_be_known(tmp_path):
+def test_an_outcome_that_becomes_known_after_maturity_changes_nothing_that_was_final(tmp_path):
     world = World(tmp_path)
-    world.add(chargebacks, payment_id=[1], card_id=[7], ts=[3 * DAY], seen=[20 * DAY])
-    before = labelled(fraud(), world, now=19 * DAY, payment_id=[1], event_time=[DAY])
-    after = labelled(fraud(), world, now=20 * DAY, payment_id=[1], event_time=[DAY])
-    assert (before["label"].to_pylist(), after["label"].to_pylist()) == ([0.0], [1.0])
+    world.add(chargebacks, payment_id=[1, 2], card_id=[7, 7], ts=[3 * DAY] * 2, seen=[11 * DAY, 11 * DAY + 1])
+    before = labelled(fraud(), world, now=11 * DAY, payment_id=[1, 2], event_time=[DAY] * 2)
+    after = labelled(fraud(), world, now=40 * DAY, payment_id=[1, 2], event_time=[DAY] * 2)
+    assert (before["label"].to_pylist(), after["label"].to_pylist()) == ([1.0, 0.0], [1.0, 0.0])
 
 
 def test_without_a_rule_for_absence_a_mature_row_is_unknown(tmp_path):
@@ -100,7 +100,7 @@ def test_a_label_within_a_window_leaves_out_its_begin_and_includes_its_end(tmp_p
     world = World(tmp_path)
     cards, at = [1, 2, 3, 4], [DAY, DAY + 1, 6 * DAY, 6 * DAY + 1]
     world.add(chargebacks, payment_id=cards, card_id=cards, ts=at, seen=at)
-    service = fraud(label=Label.within(chargebacks, "5d"))
+    service = fraud(label=Label.within(chargebacks, "5d", matures_after="5d"))
     made = labelled(service, world, now=20 * DAY, card_id=[1, 2, 3, 4, 5], event_time=[DAY] * 5)
     assert made["label"].to_pylist() == [0.0, 1.0, 1.0, 0.0, 0.0]
 
@@ -108,7 +108,7 @@ def test_a_label_within_a_window_leaves_out_its_begin_and_includes_its_end(tmp_p
 def test_a_label_within_a_window_finds_the_first_event_after_each_row_in_any_order(tmp_path):
     world = World(tmp_path)
     world.add(chargebacks, payment_id=[1, 2], card_id=[1, 1], ts=[3 * DAY, 9 * DAY], seen=[3 * DAY, 9 * DAY])
-    service = fraud(label=Label.within(chargebacks, "2d"))
+    service = fraud(label=Label.within(chargebacks, "2d", matures_after="2d"))
     made = labelled(service, world, now=30 * DAY, card_id=[1, 1, 1], event_time=[8 * DAY, 4 * DAY, 2 * DAY])
     assert made["label"].to_pylist() == [1.0, 0.0, 1.0]
 

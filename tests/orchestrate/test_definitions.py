@@ -107,13 +107,16 @@ def test_checks_follow_the_declarations(tiny: Settings) -> None:
     }  # fmt: skip
 
 
-def test_each_batch_service_has_one_daily_schedule_that_waits_to_be_started(tiny: Settings) -> None:
+def test_each_batch_service_and_the_maintenance_have_one_daily_schedule_that_waits_to_be_started(
+    tiny: Settings,
+) -> None:
     schedules = list(definitions(PACKAGE, tiny).schedules or [])
     assert [
         (s.name, s.cron_schedule, s.default_status.value) for s in schedules if isinstance(s, dg.ScheduleDefinition)
     ] == [
         ("heat_schedule", "@daily", "STOPPED"),
         ("visits_schedule", "@daily", "STOPPED"),
+        ("maintenance_schedule", "30 3 * * *", "STOPPED"),
     ]
 
 

@@ -27,9 +27,8 @@ def prediction(number: int, *, service: str = "churn", **changes: Any) -> LogRec
 
 
 def outcome(request_id: str, value: float, *, known_at: int, **changes: Any) -> LogRecord:
-    return LogRecord(
-        kind="outcome", request_id=request_id, service="churn", outcome=value, known_at=known_at, **changes
-    )
+    facts = {"service": "churn", **changes}
+    return LogRecord(kind="outcome", request_id=request_id, outcome=value, known_at=known_at, **facts)
 
 
 def _write_for_ever(folder: Path, pipe: Connection, options: dict[str, Any]) -> None:

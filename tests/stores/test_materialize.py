@@ -23,8 +23,6 @@ from windrow.stores.materialize import (
     read_current,
 )
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import open_online
-from windrow.stores.publish import publish_online
 
 CARD = Entity("card", card_id="int64")
 COLUMNS = {"payment_id": "int64", "card_id": "int64", "amount": "float64"}
@@ -174,7 +172,9 @@ def test_a_second_run_of_a_group_writes_nothing(house: House) -> None:
     house.load(FIRST, SECOND)
     house.group(spend_group())
     write = house.group(spend_group())
-    assert (write.rows_read, write.rows_written, write.rows_unchanged) == (2, 0, 2)
+    assert (write.rows_read, write.rows_written, write.rows_unchanged) == (0, 0, 0)
+    again = materialize_group(spend_group(), house.lake, house.metadata, full=True)
+    assert (again.rows_read, again.rows_written, again.rows_unchanged) == (2, 0, 2)
 
 
 def test_sums_that_differ_in_the_last_digit_are_not_written_again(house: House) -> None:
@@ -186,7 +186,8 @@ def test_sums_that_differ_in_the_last_digit_are_not_written_again(house: House) 
         return payments.group_by("card_id").aggregate(total=payments.amount.sum(), mean=payments.amount.mean(), **times)
 
     group = feature_group(CARD)(total)
-    assert [house.group(group).rows_written for _ in range(3)] == [3, 0, 0]
+    runs = [materialize_group(group, house.lake, house.metadata, full=True) for _ in range(3)]
+    assert [write.rows_written for write in runs] == [3, 0, 0]
 
 
 def test_a_corrected_source_row_corrects_the_group(house: House) -> None:
@@ -245,7 +246,7 @@ def test_failing_checks_leave_stored_rows_and_the_recorded_definition_as_they_we
 def test_bad_rows_are_put_aside_once_with_their_reasons(house: House) -> None:
     house.load(FIRST, f"2,8,-2.5,{DAYS[1]}")
     group = spend_group(checks=Positive, on_bad="quarantine")
-    writes = [house.group(group) for _ in range(2)]
+    writes = [materialize_group(group, house.lake, house.metadata, full=True) for _ in range(2)]
     assert [(w.rows_read, w.rows_written, w.rows_unchanged, w.rows_quarantined) for w in writes] == [
         (2, 1, 0, 1),
         (2, 0, 1, 1),
@@ -307,62 +308,6 @@ def test_a_new_version_stands_beside_the_old_one(house: House) -> None:
     house.group(spend_group())
     house.group(spend_group(version=2))
     assert house.lake.keys() == ["features/spend_v1", "features/spend_v2", "sources/payments"]
-
-
-# Online
-
-
-def published(house: House, tmp_path: Path, now: str) -> tuple[Any, list[Any]]:
-    with open_online(f"lmdb://{tmp_path}/online", write=True) as online:
-        result = publish_online(spend_group(), house.lake, online, parse_time(now))
-        found = online.read([("spend_v1", (7,)), ("spend_v1", (8,))])
-    return tuple(result), [row and row.values for row in found]
-
-
-def test_the_newest_row_of_each_entity_is_published(house: House, tmp_path: Path) -> None:
-    house.load(f"1,7,1.5,{DAYS[0]}", f"2,7,3.5,{DAYS[2]}", f"3,7,2.5,{DAYS[1]}", f"4,8,4.5,{DAYS[0]}")
-    house.group(spend_group())
-    assert published(house, tmp_path, "2026-02-01") == ((4, 2, 2), [(3.5,), (4.5,)])
-
-
-def test_publishing_again_writes_nothing(house: House, tmp_path: Path) -> None:
-    house.load(FIRST, SECOND)
-    house.group(spend_group())
-    assert [published(house, tmp_path, "2026-02-01")[0] for _ in range(2)] == [(2, 2, 2), (2, 0, 2)]
-
-
-def test_a_row_is_published_once_it_could_be_known_and_never_before(house: House, tmp_path: Path) -> None:
-    house.load(f"1,7,1.5,{DAYS[0]}", f"2,7,3.5,{DAYS[2]}")  # known a day later
-    house.group(spend_group())
-    moments = ["2026-01-01T23:59:59Z", DAYS[1], "2026-01-03T23:59:59Z", DAYS[3]]
-    assert [published(house, tmp_path, moment)[1][0] for moment in moments] == [None, (1.5,), (1.5,), (3.5,)]
-
-
-def test_a_correction_is_published(house: House, tmp_path: Path) -> None:
-    for amount in ("1.5", "9.0"):
-        house.load(f"1,7,{amount},{DAYS[0]}")
-        house.group(spend_group())
-        found = published(house, tmp_path, "2026-02-01")
-    assert found == ((2, 1, 1), [(9.0,), None])
-
-
-def test_times_and_nulls_reach_the_online_store(house: House, tmp_path: Path) -> None:
-    house.load(f"1,7,,{DAYS[0]}")
-
-    def last(payments: Any) -> Any:
-        return payments.select("card_id", "amount", seen=payments.event_time, big=payments.amount.fill_null(2) > 1)
-
-    group = feature_group(CARD)(last)
-    house.group(group)
-    with open_online(f"lmdb://{tmp_path}/online", write=True) as online:
-        publish_online(group, house.lake, online, parse_time("2026-02-01"))
-        row = online.read([("last_v1", (7,))])[0]
-    assert row is not None
-    assert (row.event_time, row.known_at, row.values) == (
-        1767225600000000,
-        1767312000000000,
-        (None, 1767225600000000, True),
-    )
 
 
 def test_the_newest_group_row_of_one_time_is_the_one_in_force(house: House) -> None:

@@ -186,7 +186,7 @@ def test_a_store_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "m.db")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 1"):
+    with pytest.raises(StoreError, match="has format 99. This windrow reads format 2"):
         Metadata(f"sqlite:///{tmp_path}/m.db")
 
 

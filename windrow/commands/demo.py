@@ -99,7 +99,7 @@ def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
                 f"  {result.service}: {result.outcomes:,} outcomes came back; with the logged vectors they are a training dataset of {result.learned:,} rows"
             )
     if drift and not problems:
-        say("  [green]The planted drift was noticed in every service: its check failed, as it should.[/green]")
+        say("  [green]The planted drift was noticed in every watched service: its check failed, as it should.[/green]")
     for result in results:
         if result.p99_us and result.p99_ms and result.p99_us > 1000 * result.p99_ms:
             say(

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from windrow.commands.screen import command as declare
-from windrow.commands.screen import progress, say, show
+from windrow.commands.screen import progress, say, show, show_json
+
+if TYPE_CHECKING:
+    from windrow.doctor import Without
+
+_HOW = {
+    "value": "its values", "filter": "a filter", "join": "a join", "group": "grouping", "key": "a key",
+    "time": "its time", "label": "the label", "rows": "its rows", "definition": "its definition",
+    "assumed": "perhaps: declare reads=",
+}  # fmt: skip
 
 
-@declare("windrow doctor")
+@declare("windrow doctor\nwindrow doctor --without payments.amount")
+@click.option(
+    "--without", metavar="COLUMN", help="Say what breaks if this column goes; exit with 1 if a live release does."
+)
 @click.pass_context
-def command(ctx: click.Context, *, as_json: bool) -> None:
+def command(ctx: click.Context, *, without: str | None, as_json: bool) -> None:
     """Prove each configured part end to end; exit with 1 if one fails.
 
     What is written is marked so that it never counts, and removed where it can be.
     """
+    failed = _without(without, as_json=as_json) if without is not None else _examine(as_json=as_json)
+    if failed:
+        ctx.exit(1)
+
+
+def _examine(*, as_json: bool) -> bool:
     from windrow.doctor import examine
     from windrow.settings import Settings
 
@@ -31,7 +51,38 @@ def command(ctx: click.Context, *, as_json: bool) -> None:
     failed = [f.part for f in findings if not f.holds]
     if failed:
         say(f"[red]{len(failed)} of {len(findings)} parts fail:[/red] {', '.join(failed)}", as_json=as_json)
-        ctx.exit(1)
+    return bool(failed)
+
+
+def _without(column: str, *, as_json: bool) -> bool:
+    from windrow.doctor import without
+    from windrow.settings import Settings
+
+    with progress(f"looking for what needs {column}"):
+        found = without(Settings.read(), column)
+    if as_json:
+        show_json(found)
+        return bool(found.breaks)
+    rows = [
+        {
+            "what": need.kind,
+            "name": _plain(need.name),
+            "effect": need.effect,
+            "by": _HOW.get(need.how, need.how),
+            "through": _plain(need.through),
+        }
+        for need in found.needs
+    ]
+    show(rows, as_json=False, title=f"Without {found.column}", empty=f"Nothing needs {found.column}.")
+    say(_verdict(found))
+    return bool(found.breaks)
+
+
+def _verdict(found: Without) -> str:
+    if found.breaks:
+        many = f"{len(found.breaks)} live releases break" if len(found.breaks) > 1 else "1 live release breaks"
+        return f"[red]{many}:[/red] {', '.join(found.breaks)}"
+    return "No live release breaks."
 
 
 def _mark(holds: bool) -> str:

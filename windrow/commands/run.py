@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
 
 
 @declare(
-    "windrow run churn\nwindrow run electricity --partitions 2014-12-01..2014-12-30\nwindrow run churn --select 'churn/model'"
+    "windrow run churn\nwindrow run electricity --partitions 2014-12-01..2014-12-30\nwindrow run churn --select 'churn/model'\n"
+    "windrow run crypto --follow"
 )
 @click.argument("service", metavar="SERVICE")
 @click.option("--select", multiple=True, help="Asset key or pattern; may be given more than once. Default: all.")
 @click.option("--partitions", help="Days to score: A..B, one day, latest or all. Default: latest.")
-def command(service: str, *, select: tuple[str, ...], partitions: str | None, as_json: bool) -> None:
+@click.option("--follow", is_flag=True, help="Make nothing anew: answer on the stream as rows come in, until Ctrl-C.")
+def command(service: str, *, select: tuple[str, ...], partitions: str | None, follow: bool, as_json: bool) -> None:
     """Materialise everything of SERVICE: sources, features, training dataset, model, predictions, monitors."""
+    if follow:
+        _follow(service, as_json=as_json)
+        return
     from windrow.orchestrate.run import run_service
     from windrow.settings import Settings
 
@@ -30,6 +36,25 @@ def command(service: str, *, select: tuple[str, ...], partitions: str | None, as
             service, Settings.read(), select=list(select) or None, partitions=partitions, on_step=told(step)
         )
     show_run(done, as_json=as_json)
+
+
+def _follow(name: str, *, as_json: bool) -> None:
+    from windrow.discover import service
+    from windrow.orchestrate.follow import Followed, follow
+    from windrow.orchestrate.resources import Stores
+    from windrow.settings import Settings
+
+    def tell(seen: Followed) -> None:
+        newest = max(seen.answers["event_time"].to_pylist()).isoformat()
+        facts = {"service": name, "features": seen.features, "answers": seen.answers.num_rows, "newest": newest}
+        show_json(facts) if as_json else say(
+            f"{newest}  {seen.answers.num_rows} answers, {seen.features} new feature rows"
+        )
+
+    settings = Settings.read()
+    found = service(name, project=settings.project)
+    with suppress(KeyboardInterrupt):
+        follow(found, Stores(settings), stop=lambda: False, told=tell)
 
 
 def told(step: Step) -> Callable[[str, str], None]:

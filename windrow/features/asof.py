@@ -1,17 +1,19 @@
 """One look-up of one group at many times: which row was the newest known one, and its values.
 
-Few rows are asked of the engine, in two steps, so that sorting touches only keys and times:
+Four forms say the same; `find` chooses by what the engine can do, how much is asked and how the rows lie:
 
-1. ASOF join of the spine's (keys, t) with the table's (keys, eff), ``eff = max(event_time, known_at)``.
-   Where a row can become known after a later event of its key (`known_at` is not event time plus
-   one fixed delay), rows that a row with smaller or equal eff surpasses are dropped first: a RANGE
-   frame over eff, peers included, keeps the rows whose event time is the greatest so far.
-2. Hash join of what was found with the table for the values. Rows of a key that share their eff come
-   back together; the greatest by (event_time, known_at, _seq) is taken. Equal event times need no other
-   care: the one with the greater eff is the one with the greater known_at.
+- ``asof``, for few rows, in two steps, so that sorting touches only keys and times:
+  1. ASOF join of the spine's (keys, t) with the table's (keys, eff), ``eff = max(event_time, known_at)``.
+  2. Hash join of what was found with the table for the values. Rows of a key that share their eff come
+     back together; the greatest by (event_time, known_at, _seq) is taken. Equal event times need no other
+     care: the one with the greater eff is the one with the greater known_at.
+- ``late``, where a row can become known after a later event of its key (`known_at` is not event time plus one
+  fixed delay): the same, but rows that a row with smaller or equal eff surpasses are dropped first. A RANGE
+  frame over eff, peers included, keeps the rows whose event time is the greatest so far.
+- ``merge``, for many rows: one pass over the stored ones (`windrow.features.merge`), unless these lie in no order.
+- ``window``, for engines without an ASOF join (`windrow.features.windowed`).
 
-Many rows are found in one pass over the stored ones (`windrow.features.merge`), unless these lie in no order.
-Either way the result is a place per spine row, so the spine's order costs no sort.
+Each result is a place per spine row, so the spine's order costs no sort.
 """
 # ruff: noqa: S608 - the statements hold quoted identifiers, names made here and whole numbers, no values of others
 
@@ -20,25 +22,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
-from windrow.errors import SchemaError, TimeError, UnknownNameError
+from windrow.errors import SchemaError, TimeError
 from windrow.features.merge import Matched, Needles, match
+from windrow.features.windowed import windowed
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ, Status
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     from ibis.backends.duckdb import Backend
     from numpy.typing import NDArray
 
 _ROW, _TIME = "_row", "_t"
+_ALL = slice(None)
 _EFF = f"epoch_us(greatest({EVENT_TIME}, {KNOWN_AT}))"
 # Below this many spine rows it pays to look only at the keys that are wanted.
 _FEW = 100_000
 _BATCH = 250_000
+# Engines, by Ibis's name, whose SQL has an ASOF join and that take Arrow tables in place.
+_ASOF = ("duckdb",)
+
+Form = Literal["auto", "asof", "late", "merge", "window"]
 
 
 @dataclass(frozen=True)
@@ -81,21 +90,21 @@ class Found:
     place: NDArray[np.int64]
     expired: NDArray[np.bool_]
 
-    def values(self, column: str) -> pa.ChunkedArray:
-        """Return `column` for every spine row; null where nothing was found or it has expired."""
-        return self._take(column, (self.place < 0) | self.expired)
+    def values(self, column: str, rows: slice = _ALL) -> pa.ChunkedArray:
+        """Return `column` for the spine's `rows`; null where nothing was found or it has expired."""
+        return self._take(column, rows, (self.place[rows] < 0) | self.expired[rows])
 
-    def event_times(self) -> pa.ChunkedArray:
+    def event_times(self, rows: slice = _ALL) -> pa.ChunkedArray:
         """Return the event time of the row found, expired or not; null where nothing was found."""
-        return self._take(EVENT_TIME, self.place < 0)
+        return self._take(EVENT_TIME, rows, self.place[rows] < 0)
 
-    def statuses(self) -> pa.Array:
-        """Return the `Status` of every spine row as int8: PRESENT, NOT_FOUND or EXPIRED."""
-        found = np.where(self.expired, Status.EXPIRED, Status.PRESENT)
-        return pa.array(np.where(self.place < 0, Status.NOT_FOUND, found).astype(np.int8))
+    def statuses(self, rows: slice = _ALL) -> pa.Array:
+        """Return the `Status` of the spine's `rows` as int8: PRESENT, NOT_FOUND or EXPIRED."""
+        found = np.where(self.expired[rows], Status.EXPIRED, Status.PRESENT)
+        return pa.array(np.where(self.place[rows] < 0, Status.NOT_FOUND, found).astype(np.int8))
 
-    def _take(self, column: str, missing: NDArray[np.bool_]) -> pa.ChunkedArray:
-        return self.rows.column(column).take(pa.array(self.place, mask=missing))
+    def _take(self, column: str, rows: slice, missing: NDArray[np.bool_]) -> pa.ChunkedArray:
+        return self.rows.column(column).take(pa.array(self.place[rows], mask=missing))
 
 
 @dataclass(frozen=True)
@@ -122,14 +131,14 @@ def spine_in_engine(con: Backend, rows: pa.Table, fields: Sequence[str]) -> Iter
 
     Raises
     ------
-    SchemaError, TimeError, UnknownNameError
-        If the spine lacks its event time or a key field, or has naive or missing times.
+    SchemaError, TimeError
+        If the spine lacks its event time, or has naive or missing times.
     """
-    times = _times(rows)
-    for name in fields:
-        if name not in rows.column_names:
-            raise UnknownNameError("column", name, rows.column_names, where="the spine")
-    name, keys = f"spine_{uuid4().hex}", rows.select(list(fields))
+    times, keys = _times(rows), rows.select(list(fields))
+    name = f"spine_{uuid4().hex}"
+    if con.name not in _ASOF:
+        yield Spine("", keys, times)
+        return
     narrow = keys.append_column(_ROW, pa.array(np.arange(len(times)))).append_column(_TIME, pa.array(times))
     con.con.register(f"{name}_arrow", narrow)
     try:
@@ -153,26 +162,43 @@ def _times(spine: pa.Table) -> NDArray[np.int64]:
     return _micros(column.cast(pa.timestamp("us", "UTC")))
 
 
-def find(con: Backend, read: Read, *, table: Any, spine: Spine) -> Found:
+def find(con: Backend, read: Read, *, table: ir.Table, spine: Spine, form: Form = "auto") -> Found:
     """Return what `read` knows at every spine row.
 
     Parameters
     ----------
     con
-        A DuckDB backend whose session time zone is UTC.
+        A backend of Ibis whose session time zone is UTC.
     table
         Every row of the group, as an Ibis table of `con`.
     spine
         As `spine_in_engine` gives it, with the fields of the read.
+    form
+        How to find it; ``auto`` chooses. All forms say the same.
     """
-    # Also shows in-memory tables to the engine, which compiling alone does not.
-    schema = con.to_pyarrow(table.limit(0)).schema
+    # Also shows in-memory tables to the engine, which compiling alone does not. In batches: Ibis imports pandas else.
+    schema = con.to_pyarrow_batches(table.limit(0)).schema
     _check_columns(read, schema, spine.keys.schema)
-    rows, matched = _rows_until(con.compile(table), spine.times.max(initial=0)), None
-    if len(spine.times) > _FEW and _comparable(read, schema, spine):
-        matched = merged(con, read, rows=rows, spine=spine)
-    matched = matched or joined(con, read, rows=rows, spine=spine)
+    if form == "auto":
+        form = _form(con, read, schema, spine)
+    matched = _matched(con, read, table=table, spine=spine, form=form)
     return Found(matched.rows, matched.place, _expired(matched, spine.times, ttl=read.ttl))
+
+
+def _form(con: Backend, read: Read, schema: pa.Schema, spine: Spine) -> Form:
+    if con.name not in _ASOF:
+        return "window"
+    return "merge" if len(spine.times) > _FEW and _comparable(read, schema, spine) else "asof"
+
+
+def _matched(con: Backend, read: Read, *, table: ir.Table, spine: Spine, form: Form) -> Matched:
+    if form == "window":
+        asked = spine.keys.append_column(EVENT_TIME, pa.array(spine.times).cast(pa.timestamp("us", "UTC")))
+        columns = _unique(*read.columns, EVENT_TIME)
+        return windowed(con, table, asked, keys=read.keys, columns=columns)
+    rows = _rows_until(con.compile(table), int(spine.times.max(initial=0)))
+    found = merged(con, read, rows=rows, spine=spine) if form == "merge" else None
+    return found or joined(con, read, rows=rows, spine=spine, late=form == "late")
 
 
 def merged(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched | None:
@@ -187,11 +213,12 @@ def merged(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched | No
         return match(reader, needles, keys=list(read.keys), schema=schema, n=len(spine.times))
 
 
-def joined(con: Backend, read: Read, *, rows: str, spine: Spine) -> Matched:
-    """Match by an ASOF join of the engine."""
+def joined(con: Backend, read: Read, *, rows: str, spine: Spine, late: bool = False) -> Matched:
+    """Match by an ASOF join of the engine; `late` says that rows can be known after later ones without looking."""
     into = f"{spine.name}_found"
+    late = late or _can_be_late(con, rows)
     try:
-        count = _match(con, read, rows=rows, spine=spine.name, into=into, few=len(spine.times) <= _FEW)
+        count = _match(con, read, rows=rows, spine=spine, into=into, late=late)
         fetched = _fetch(con, read, rows=rows, matched=into)
     finally:
         con.con.execute(f"DROP TABLE IF EXISTS {into}")
@@ -209,17 +236,18 @@ def _rows_until(relation: str, last: int) -> str:
     return f"(SELECT * FROM ({relation}) WHERE {EVENT_TIME} <= make_timestamptz({last}::BIGINT))"
 
 
-def _match(con: Backend, read: Read, *, rows: str, spine: str, into: str, few: bool) -> int:
-    keys = ", ".join(map(_quoted, read.keys))
-    wanted = f"WHERE EXISTS (SELECT 1 FROM {spine} s WHERE {_same(read.keys, 's')})" if few else ""
-    narrow = f"SELECT {keys}, {_EFF} AS _eff, epoch_us({EVENT_TIME}) AS _e FROM {rows} r {wanted}"
-    if _can_be_late(con, rows):
-        window = f"PARTITION BY {keys} ORDER BY _eff RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
+def _match(con: Backend, read: Read, *, rows: str, spine: Spine, into: str, late: bool) -> int:
+    keys, same = [_quoted(key) for key in read.keys], _same(read.keys)
+    narrow = f"SELECT {', '.join([*keys, f'{_EFF} AS _eff', f'epoch_us({EVENT_TIME}) AS _e'])} FROM {rows} r"
+    if len(spine.times) <= _FEW and keys:
+        narrow += f" WHERE EXISTS (SELECT 1 FROM {spine.name} s WHERE {' AND '.join(same)})"
+    if late:
+        by = f"PARTITION BY {', '.join(keys)} " if keys else ""
+        window = f"{by}ORDER BY _eff RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
         narrow = f"SELECT * FROM ({narrow}) QUALIFY _e >= max(_e) OVER ({window})"
-    query = (
-        f"CREATE TEMP TABLE {into} AS SELECT s.{_ROW}, {', '.join('r.' + _quoted(k) for k in read.keys)}, r._eff "
-        f"FROM {spine} s ASOF JOIN ({narrow}) r ON {_same(read.keys, 's')} AND s.{_TIME} >= r._eff"
-    )
+    found = ", ".join(["s." + _ROW, *("r." + key for key in keys), "r._eff"])
+    on = " AND ".join([*same, f"s.{_TIME} >= r._eff"])
+    query = f"CREATE TEMP TABLE {into} AS SELECT {found} FROM {spine.name} s ASOF JOIN ({narrow}) r ON {on}"
     return int(con.con.execute(query).fetchone()[0])
 
 
@@ -231,11 +259,10 @@ def _can_be_late(con: Backend, rows: str) -> bool:
 
 def _fetch(con: Backend, read: Read, *, rows: str, matched: str) -> pa.Table:
     columns = _unique(*read.columns, EVENT_TIME, KNOWN_AT, SEQ)
-    same = " AND ".join(f"m.{_quoted(k)} = r.{_quoted(k)}" for k in read.keys)
+    same = " AND ".join([*(f"m.{_quoted(k)} = r.{_quoted(k)}" for k in read.keys), "m._eff = r._eff"])
     selected = ", ".join("r." + _quoted(c) for c in columns)
     return con.con.execute(
-        f"SELECT m.{_ROW}, {selected} FROM (SELECT *, {_EFF} AS _eff FROM {rows}) r "
-        f"JOIN {matched} m ON {same} AND m._eff = r._eff"
+        f"SELECT m.{_ROW}, {selected} FROM (SELECT *, {_EFF} AS _eff FROM {rows}) r JOIN {matched} m ON {same}"
     ).to_arrow_table()
 
 
@@ -283,8 +310,8 @@ def _check_columns(read: Read, table: pa.Schema, spine: pa.Schema) -> None:
             )
 
 
-def _same(keys: Mapping[str, str], spine: str) -> str:
-    return " AND ".join(f"{spine}.{_quoted(name)} = r.{_quoted(key)}" for key, name in keys.items())
+def _same(keys: Mapping[str, str]) -> list[str]:
+    return [f"s.{_quoted(name)} = r.{_quoted(key)}" for key, name in keys.items()]
 
 
 def _quoted(name: str) -> str:

@@ -14,6 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from windrow.errors import UnknownNameError
+from windrow.features.agg import Aggregate
+from windrow.features.place import External
 from windrow.schema import Field, fingerprint
 
 FORMAT = 1
@@ -22,7 +25,7 @@ MISSING_TEXT = "(missing)"
 Frame = dict[str, NDArray[Any]]
 
 
-class Lookup(msgspec.Struct, frozen=True):
+class Lookup(msgspec.Struct, frozen=True, omit_defaults=True):
     """One group read by entity key.
 
     Attributes
@@ -30,13 +33,21 @@ class Lookup(msgspec.Struct, frozen=True):
     group
         Name with version, such as ``card_profile_v1``.
     keys
-        Key of the group -> request field that holds it.
+        Key of the group -> request field that holds it, in the order of the entity's keys; none for a
+        group that is the same for everybody.
     columns
         Value name in the view -> column of the group.
     dtypes
         Value name in the view -> dtype.
     ttl
         Microseconds, or None.
+    stored
+        Keys of the group that are found through another group: what `keys` names for them is a value of
+        another look-up, as it was known at the row's time.
+    aggregate
+        What to compute from events when the group is one of aggregates; `columns` name its features.
+    external
+        Where the rows are when the group is read in place.
     """
 
     group: str
@@ -45,6 +56,29 @@ class Lookup(msgspec.Struct, frozen=True):
     columns: dict[str, str]
     dtypes: dict[str, str]
     ttl: int | None = None
+    stored: tuple[str, ...] = ()
+    aggregate: Aggregate | None = None
+    external: External | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The request fields among `keys`."""
+        return tuple(name for key, name in self.keys.items() if key not in self.stored)
+
+    @property
+    def through(self) -> tuple[str, ...]:
+        """The values of other look-ups among `keys`."""
+        return tuple(self.keys[key] for key in self.stored)
+
+    @property
+    def references(self) -> dict[str, str]:
+        """Key of the group -> ``<field>`` or ``stored.<value>``, so that the two never meet."""
+        return {key: f"stored.{name}" if key in self.stored else name for key, name in self.keys.items()}
+
+    @property
+    def current(self) -> tuple[str, ...]:
+        """The request fields that aggregates read of the request's own event."""
+        return () if self.aggregate is None else self.aggregate.current(self.columns.values())
 
 
 class OnDemand(msgspec.Struct, frozen=True):
@@ -96,9 +130,36 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         return all(f.dtype != "string" for f in self.features)
 
     @property
+    def timed(self) -> bool:
+        """Whether a request must say its event time: its own event may be among those that are aggregated."""
+        return any(k.aggregate is not None and k.aggregate.source == f"sources/{self.spine}" for k in self.lookups)
+
+    @property
     def fingerprint(self) -> str:
         """Changes when anything that decides a vector changes."""
         return fingerprint(self)
+
+
+def stages(lookups: Sequence[Lookup]) -> list[list[Lookup]]:
+    """Return look-ups in the order in which they can be read: those of a stage need only values of earlier ones.
+
+    Examples
+    --------
+    >>> card = Lookup("card_v1", "", {"card": "card"}, {"card.region": "region"}, {"card.region": "int64"})
+    >>> region = Lookup("region_v1", "", {"region": "card.region"}, {"rate": "rate"}, {"rate": "float64"}, stored=("region",))
+    >>> [[lookup.group for lookup in stage] for stage in stages([region, card])]
+    [['card_v1'], ['region_v1']]
+    """
+    made, waiting, found = list[list[Lookup]](), list(lookups), set[str]()
+    while waiting:
+        ready = [lookup for lookup in waiting if found.issuperset(lookup.through)]
+        if not ready:
+            wanted = sorted({name for lookup in waiting for name in lookup.through} - found)
+            raise UnknownNameError("value", wanted[0], sorted(found), where=f"the key of group {waiting[0].group!r}")
+        waiting = [lookup for lookup in waiting if lookup not in ready]
+        found.update(name for lookup in ready for name in lookup.columns)
+        made.append(ready)
+    return made
 
 
 def canonical(contract: Contract, columns: Mapping[str, NDArray[Any] | Sequence[Any]]) -> Frame:

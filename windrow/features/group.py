@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,8 +18,11 @@ from ibis.expr.format import pretty
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.frames import frame_function, with_reads
 from windrow.features.kinds import check_kind
+from windrow.features.place import External
 from windrow.features.reference import Reference
+from windrow.features.shifts import refuse_bleeding
 from windrow.features.source import Column, Source
 from windrow.schema import (
     EVENT_TIME,
@@ -57,26 +60,59 @@ def unbound(fields: Mapping[str, str], name: str) -> ir.Table:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Some features of a group, in a role: the keys found under other names, the features prefixed."""
+    """Some features of a group, in a role: the keys found under other names, the features prefixed.
+
+    Attributes
+    ----------
+    keys
+        Per key of the group a request field, or the feature of another group that holds it.
+    """
 
     group: FeatureGroup
     names: tuple[str, ...]
-    keys: tuple[str, ...]
+    keys: tuple[str | Column, ...]
     prefix: str = ""
 
-    def of(self, *keys: str, prefix: str = "") -> Selection:
-        """Return the same features for the entity found under the request fields `keys`."""
+    def of(self, *keys: str | Column | Selection, prefix: str = "") -> Selection:
+        """Return the same features for the entity found under `keys`: request fields, or features of other groups."""
         if len(keys) != len(self.group.entity.keys):
             raise DeclarationError(
                 f"group {self.group.name!r} has keys {self.group.entity.key_names}, but of() got {keys}",
                 next_step="name one request field per key",
             )
-        return Selection(self.group, self.names, keys, prefix)
+        return Selection(self.group, self.names, tuple(_key(key, self.group) for key in keys), prefix)
+
+    @property
+    def name(self) -> str:
+        """The group with its role, for messages."""
+        return f"{self.group.name}.of({', '.join(map(repr, self.keys))})"
 
     @property
     def columns(self) -> dict[str, str]:
         """Name in the view -> name in the group."""
         return {self.prefix + name: name for name in self.names}
+
+    def column(self, name: str) -> Column:
+        """Return one feature in this role, as an input of an on-demand function or as the key of another group."""
+        return Column(self, name, self.group.column(name).dtype)
+
+    def __getattr__(self, name: str) -> Column:
+        if name.startswith("_") or hasattr(type(self), name):
+            raise AttributeError(name)
+        return self.column(name)
+
+    def __getitem__(self, names: str | tuple[str, ...]) -> Selection:
+        return Selection(self.group, self.group[names].names, self.keys, self.prefix)
+
+
+def _key(key: Any, group: FeatureGroup) -> str | Column:
+    example = 'a request field such as "home_team", or a feature of another group'
+    check_kind(key, (str, Column, Selection), where=f"a key of {group.name!r}.of(...)", example=example)
+    if not isinstance(key, Selection):
+        return key  # type: ignore[no-any-return]  # checked one line above
+    if len(key.names) != 1:
+        raise DeclarationError(f"{key.name} has {len(key.names)} features, but a key is one", next_step="select one")
+    return key.column(key.names[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +125,8 @@ class FeatureGroup:
         Feature -> dtype, in the order the function gives them.
     ttl
         Microseconds after which a value is expired, or None.
+    external
+        Where the rows are, for a group that is read in place; else None.
     """
 
     name: str
@@ -102,6 +140,7 @@ class FeatureGroup:
     on_bad: str = "reject"
     description: str = ""
     owner: str | None = None
+    external: External | None = None
 
     @property
     def table_name(self) -> str:
@@ -139,7 +178,7 @@ class FeatureGroup:
         """The definition as JSON-like facts."""
         return {
             "entity": {k.name: k.dtype for k in self.entity.keys},
-            "definition": pretty(self.expression.op()),
+            "definition": _definition(self),
             "features": self.features,
             "ttl": self.ttl,
             "inputs": {i.key: i.fingerprint for i in self.inputs.values()},
@@ -173,8 +212,11 @@ class FeatureGroup:
             self.column(name)
         return Selection(self, tuple(wanted), self.entity.key_names)
 
-    def of(self, *keys: str, prefix: str = "") -> Selection:
-        """All features for the entity found under other request fields: ``form.of("home_team", prefix="home_")``."""
+    def of(self, *keys: str | Column | Selection, prefix: str = "") -> Selection:
+        """All features for the entity found elsewhere: ``form.of("home_team", prefix="home_")``.
+
+        A key is a request field, or a feature of another group that holds it: ``region.of(card_profile.region_id)``.
+        """
         return self.all.of(*keys, prefix=prefix)
 
     def _repr_html_(self) -> str:
@@ -195,7 +237,7 @@ class FeatureGroup:
 
 
 def feature_group(
-    entity: Entity,
+    entity: Entity | None = None,
     *,
     version: int = 1,
     ttl: str | None = None,
@@ -203,13 +245,18 @@ def feature_group(
     checks: str | Callable[..., Any] | None = None,
     on_bad: Literal["reject", "quarantine"] = "reject",
     owner: str | None = None,
+    name: str | None = None,
+    frame: Literal["pandas", "polars"] | None = None,
+    features: Mapping[str, str] | None = None,
+    reads: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[[Callable[..., ir.Table]], FeatureGroup]:
     """Declare a feature group: a function whose parameters are named after sources or groups of its module.
 
     Parameters
     ----------
     entity
-        Whose features these are; its keys must be columns of the result.
+        Whose features these are; its keys must be columns of the result. Without one the rows are about everybody:
+        looked up by time alone, such as holidays or an exchange rate.
     version
         Raise it when the definition changes.
     ttl
@@ -220,6 +267,14 @@ def feature_group(
         ``"module:Schema"``, a pandera schema that rows must pass before they are committed.
     on_bad
         What happens to rows that fail: ``reject`` the whole write or ``quarantine`` the rows.
+    name
+        Default: the function's. Two versions of a group stand side by side as functions of two names with one `name`.
+    frame
+        The function is given DataFrames of this kind, with ``event_time`` and ``known_at``, and returns one that has
+        both; its `features` (name -> dtype) are then declared here, and values that these cannot hold are refused.
+    reads
+        For `frame`: feature -> the ``"input.column"`` that it is computed from, and ``"rows"`` -> those that decide
+        which rows there are. Without it they are found by changing stored rows, and marked as probed.
 
     Raises
     ------
@@ -237,28 +292,54 @@ def feature_group(
     {'cents': 'float64'}
     """
     example = '@feature_group(card), with card = Entity("card", card_id="int64") above it'
+    entity = Entity.keyless() if entity is None else entity
     check_kind(entity, Entity, where="the entity of a feature group", example=example)
 
-    def declare(function: Callable[..., ir.Table]) -> FeatureGroup:
-        name = check_name("feature group", function.__name__)
-        if on_bad not in ("reject", "quarantine"):
-            raise UnknownNameError("policy on_bad", on_bad, ["reject", "quarantine"], where=f"feature group {name!r}")
-        if version < 1:
-            raise DeclarationError(f"feature group {name!r} has version {version}", next_step="start at version=1")
-        package = function.__globals__.get("__package__") or None
+    def declare(function: Callable[..., Any]) -> FeatureGroup:
+        called = check_name("feature group", name or function.__name__)
+        check_policy(called, version, on_bad)
+        package, inputs = function.__globals__.get("__package__") or None, _inputs(function)
+        columns = {name: [*item.fields, EVENT_TIME, KNOWN_AT] for name, item in inputs.items()}
+        body = with_reads(_body(function, entity, frame, features), reads, columns)
         group = FeatureGroup(
-            name, entity, version, function, _inputs(function),
+            called, entity, version, body, inputs,
             ttl=duration(ttl) if ttl else None, online=online, on_bad=on_bad, owner=owner,
             checks=Reference.to(checks, package) if checks else None,
             description=inspect.getdoc(function) or "",
         )  # fmt: skip
-        if not group.features:
-            raise DeclarationError(
-                f"feature group {name!r} makes no feature", next_step="select at least one column besides the keys"
-            )
-        return group
+        return refuse_featureless(group)
 
     return declare
+
+
+def refuse_featureless(group: FeatureGroup) -> FeatureGroup:
+    """Return the group; raise `DeclarationError` if it makes no feature."""
+    if not group.features:
+        raise DeclarationError(
+            f"feature group {group.name!r} makes no feature", next_step="select at least one column besides the keys"
+        )
+    return group
+
+
+def check_policy(name: str, version: int, on_bad: str) -> None:
+    """Raise `DeclarationError` if there is no such policy for bad rows, or no such version."""
+    if on_bad not in ("reject", "quarantine"):
+        raise UnknownNameError("policy on_bad", on_bad, ["reject", "quarantine"], where=f"feature group {name!r}")
+    if version < 1:
+        raise DeclarationError(f"feature group {name!r} has version {version}", next_step="start at version=1")
+
+
+def _body(
+    function: Callable[..., Any], entity: Entity, frame: str | None, features: Mapping[str, str] | None
+) -> Callable[..., ir.Table]:
+    if frame is not None:
+        return frame_function(function, frame, keys={k.name: k.dtype for k in entity.keys}, features=features)
+    if features is not None:
+        raise DeclarationError(
+            f"feature group {function.__name__!r} declares features=, but an Ibis definition says itself what it makes",
+            next_step='leave features= out, or add frame="pandas"',
+        )
+    return function
 
 
 def _inputs(function: Callable[..., Any]) -> dict[str, Source | FeatureGroup]:
@@ -287,23 +368,45 @@ def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
     return made
 
 
+def _definition(group: FeatureGroup) -> str:
+    """Return the definition as text that changes only with its meaning: where an external group's server is does not count."""
+    if group.external is not None:
+        return group.external.definition
+    # SQL and DataFrame functions say themselves what they mean.
+    said: str = getattr(group.function, "definition", None) or pretty(group.expression.op())
+    return said
+
+
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:
     return {k: v for k, v in owner.fields.items() if k not in SYSTEM_COLUMNS}
 
 
 def _carry_times(table: ir.Table) -> ir.Table:
-    """Keep both times through every projection, so that definitions need not name them."""
+    """Keep both times through every projection, so that definitions need not name them.
+
+    Where rows are told apart by what was selected, a time more would make rows of one many.
+    """
+    apart = {_selected(node.parent) for node in table.op().find(ops.Distinct)}
+    # What `isin` looks into has one column, and what is compared with a value has one too.
+    apart |= {_selected(node.rel) for node in table.op().find((ops.InSubquery, ops.ScalarSubquery))}
 
     def keep(node: Any, kwargs: Mapping[str, Any] | None) -> Any:
         # Ibis gives None where no child was replaced; the node's own arguments are in force then.
         arguments = kwargs or dict(zip(node.argnames, node.args, strict=True))
-        if not isinstance(node, ops.Project):
+        if not isinstance(node, ops.Project) or node in apart:
             return node.__recreate__(arguments) if kwargs else node
         parent, values = arguments["parent"], arguments["values"]
         missing = [c for c in (EVENT_TIME, KNOWN_AT) if c not in values and c in parent.schema]
         return ops.Project(parent, {**values, **{c: ops.Field(parent, c) for c in missing}})
 
     return table.op().replace(keep).to_expr()
+
+
+def _selected(node: Any) -> Any:
+    """Return the projection that decides the columns of `node`."""
+    while isinstance(node, ops.Filter | ops.Sort | ops.Limit):
+        node = node.parent
+    return node
 
 
 def _check_result(group: FeatureGroup, table: ir.Table) -> None:
@@ -322,6 +425,7 @@ def _check_result(group: FeatureGroup, table: ir.Table) -> None:
                 f"the result of {where} has no {time}",
                 next_step=f"keep {time} in every aggregation, such as {time}=t.{time}.max()",
             )
+    refuse_bleeding(table, group.entity, where=where)
 
 
 def _dtype(group: str, name: str, dtype: Any) -> str:

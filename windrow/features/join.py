@@ -7,17 +7,26 @@ Exactly the spine's rows, in the spine's order. `windrow.features.asof` computes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from windrow.errors import UnknownNameError
 from windrow.features.arrow import to_numpy
-from windrow.features.asof import Read, find, spine_in_engine
-from windrow.features.contract import MISSING_TEXT, Contract, Lookup, OnDemand, canonical_column, on_demand_input
+from windrow.features.asof import Form, Found, Read, Spine, find, spine_in_engine
+from windrow.features.contract import (
+    MISSING_TEXT,
+    Contract,
+    Lookup,
+    OnDemand,
+    canonical_column,
+    on_demand_input,
+    stages,
+)
 from windrow.features.on_demand import compute
+from windrow.features.windows import Windows, windows
 from windrow.schema import EVENT_TIME, Field
 
 if TYPE_CHECKING:
@@ -28,9 +37,21 @@ if TYPE_CHECKING:
     from windrow.features.source import Every
 
 
-class _Read(NamedTuple):
-    values: dict[str, pa.ChunkedArray]
-    facts: dict[str, Any]
+class Part(NamedTuple):
+    """What one read found for look-ups of one group by the same keys."""
+
+    lookups: list[Lookup]
+    found: Found | Windows
+
+    def values(self, rows: slice = slice(None), *, names: Container[str] | None = None) -> dict[str, pa.ChunkedArray]:
+        """Return the values of the look-ups (only `names`) for the spine's `rows`, by name."""
+        columns = {value: column for lookup in self.lookups for value, column in lookup.columns.items()}
+        return {v: self.found.values(c, rows) for v, c in columns.items() if names is None or v in names}
+
+    def facts(self, rows: slice = slice(None)) -> dict[str, Any]:
+        """Return event times and statuses for the spine's `rows`, by name."""
+        name = self.lookups[0]
+        return {time_column(name): self.found.event_times(rows), status_column(name): self.found.statuses(rows)}
 
 
 class Table(Protocol):
@@ -42,6 +63,14 @@ class Table(Protocol):
 
     def scan(self, con: Any, *, as_of: int | None = None) -> ir.Table:
         """Return every row (with ``_seq <= as_of``) as an Ibis table of `con`."""
+
+
+@runtime_checkable
+class AskedTable(Table, Protocol):
+    """A table that is better asked for what a join can find than read as a whole: another system's."""
+
+    def asked(self, spine: pa.Table, keys: Mapping[str, str]) -> Table:
+        """Return the rows that can be found from `spine` (keys under their fields, and ``event_time``)."""
 
 
 def status_column(lookup: Lookup) -> str:
@@ -79,6 +108,7 @@ def point_in_time(
     *,
     statuses: bool = True,
     as_of: int | None = None,
+    form: Form = "auto",
 ) -> pa.Table:
     """Join what was known of each spine row's entities at its time.
 
@@ -96,6 +126,8 @@ def point_in_time(
         Whether to add, per lookup, `time_column` and `status_column` (int8, see `Status`).
     as_of
         Only rows written up to this ``_seq``.
+    form
+        How the engine finds the rows (`windrow.features.asof`); ``auto`` chooses, and all say the same.
 
     Returns
     -------
@@ -122,7 +154,7 @@ def point_in_time(
     ([20, 10, None], [0, 0, 2])
     """
     rows = spine if isinstance(spine, pa.Table) else con.to_pyarrow(spine)
-    values, facts = _read_all(con, rows, lookups, tables=tables, as_of=as_of)
+    values, facts = together(parts(con, rows, lookups, tables=tables, as_of=as_of, form=form), lookups)
     return pa.table(_columns(rows) | values | (facts if statuses else {}))
 
 
@@ -154,10 +186,64 @@ def view_frame(
         Missing is null; NaN never appears.
     """
     rows = spine if isinstance(spine, pa.Table) else con.to_pyarrow(spine)
-    stored, facts = _read_all(con, rows, contract.lookups, tables=tables, as_of=as_of)
-    made = {o.name: _computed(o, functions, rows=rows, stored=stored) for o in contract.on_demand}
+    stored, facts = together(parts(con, rows, contract.lookups, tables=tables, as_of=as_of), contract.lookups)
+    return features_of(contract, rows, stored, facts=facts, functions=functions)
+
+
+def features_of(
+    contract: Contract,
+    rows: pa.Table,
+    stored: Mapping[str, Any],
+    *,
+    facts: Mapping[str, Any],
+    functions: Mapping[str, Callable[..., Any]],
+) -> pa.Table:
+    """Return the frame of a view for `rows` of the spine, whose stored values and facts have been found."""
+    made = {o.name: computed(o, functions, rows=rows, stored=stored) for o in contract.on_demand}
     features = {f.name: made[f.name] if f.name in made else _feature(f, rows, stored) for f in contract.features}
-    return pa.table(_columns(rows) | features | facts)
+    return pa.table(_columns(rows) | features | dict(facts))
+
+
+def parts(
+    con: Backend,
+    rows: pa.Table,
+    lookups: Sequence[Lookup],
+    *,
+    tables: Mapping[str, Table],
+    as_of: int | None = None,
+    form: Form = "auto",
+) -> Iterator[Part]:
+    """Read one group after the other, so that one read's rows are in memory at a time.
+
+    Look-ups whose keys are values of others come after these.
+    """
+    known: dict[str, Any] = {}
+    wanted = {name for lookup in lookups for name in lookup.through}
+    for stage in stages(lookups):
+        fields = tuple(dict.fromkeys(field for lookup in stage for field in lookup.references.values()))
+        keyed = _keyed(rows, fields, known)
+        with spine_in_engine(con, keyed, fields) as spine:
+            for same in _by_keys(stage):
+                table = table_of(tables, same[0].group)
+                if isinstance(table, AskedTable):
+                    table = table.asked(keyed, same[0].references)
+                columns = tuple(dict.fromkeys(c for lookup in same for c in lookup.columns.values()))
+                read = Read(table.key, same[0].references, columns, same[0].ttl)
+                part = Part(
+                    same, _found(con, read, same[0], table.scan(con, as_of=as_of), rows=rows, spine=spine, form=form)
+                )
+                known |= part.values(names=wanted)
+                yield part
+                del part  # the caller is done with it, and the next one needs the room
+
+
+def _found(
+    con: Backend, read: Read, lookup: Lookup, table: ir.Table, *, rows: pa.Table, spine: Spine, form: Form
+) -> Found | Windows:
+    if lookup.aggregate is None:
+        return find(con, read, table=table, spine=spine, form=form)
+    fields = list(read.keys.values())
+    return windows(con, lookup.aggregate, read.columns, table=table, spine=spine, fields=fields, current=rows)
 
 
 def clock_spine(every: Every, keys: pa.Table, start: int, end: int) -> pa.Table:
@@ -185,51 +271,56 @@ def clock_spine(every: Every, keys: pa.Table, start: int, end: int) -> pa.Table:
     for name in names:
         if name not in keys.column_names:
             raise UnknownNameError("column", name, keys.column_names, where=f"the keys of clock {every.name!r}")
-    ticks = np.arange(-(-start // every.interval) * every.interval, end + 1, every.interval, dtype=np.int64)
+    ticks = np.arange(every.first(start), end + 1, every.interval, dtype=np.int64)
     repeated = keys.select(names).take(pa.array(np.tile(np.arange(keys.num_rows), len(ticks))))
     times = pa.array(np.repeat(ticks, keys.num_rows)).cast(pa.timestamp("us", "UTC"))
     return repeated.append_column(EVENT_TIME, times)
 
 
 def _role(lookup: Lookup) -> str:
-    renamed = any(key != field for key, field in lookup.keys.items())
-    return "".join(f"{field}." for field in lookup.keys.values() if renamed) + lookup.group
+    references = lookup.references
+    renamed = any(key != field for key, field in references.items())
+    return "".join(f"{field}." for field in references.values() if renamed) + lookup.group
 
 
-def _read_all(
-    con: Backend, rows: pa.Table, lookups: Sequence[Lookup], *, tables: Mapping[str, Table], as_of: int | None
-) -> _Read:
-    fields = tuple(dict.fromkeys(field for lookup in lookups for field in lookup.keys.values()))
+def together(found: Iterable[Part], lookups: Sequence[Lookup]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of all look-ups, in their order, and what is known of them."""
     values, facts = dict[str, Any](), dict[str, Any]()
-    with spine_in_engine(con, rows, fields) as spine:
-        for same in _by_keys(lookups):
-            table = _table(tables, same[0].group)
-            columns = tuple(dict.fromkeys(c for lookup in same for c in lookup.columns.values()))
-            read = Read(table.key, same[0].keys, columns, same[0].ttl)
-            found = find(con, read, table=table.scan(con, as_of=as_of), spine=spine)
-            # Taken out at once, so that one read's rows are in memory at a time.
-            values |= {value: found.values(column) for lookup in same for value, column in lookup.columns.items()}
-            facts |= {time_column(same[0]): found.event_times(), status_column(same[0]): found.statuses()}
-    return _Read({value: values[value] for lookup in lookups for value in lookup.columns}, facts)
+    for part in found:
+        values |= part.values()
+        facts |= part.facts()
+        del part  # before the next group is read, not after it
+    return {value: values[value] for lookup in lookups for value in lookup.columns}, facts
+
+
+def _keyed(rows: pa.Table, fields: Sequence[str], known: Mapping[str, Any]) -> pa.Table:
+    """The spine's times and what its rows are looked up by: fields of its own, and ``stored.`` values found before."""
+    columns = {
+        n: known[n.removeprefix("stored.")] if n.startswith("stored.") else _spine_column(rows, n) for n in fields
+    }
+    times = {EVENT_TIME: rows.column(EVENT_TIME)} if EVENT_TIME in rows.column_names else {}
+    return pa.table(times | columns)
 
 
 def _by_keys(lookups: Iterable[Lookup]) -> list[list[Lookup]]:
     """Lookups of one group by the same fields are one read."""
     chosen: dict[tuple[Any, ...], list[Lookup]] = {}
     for lookup in lookups:
-        chosen.setdefault((lookup.group, *lookup.keys.items()), []).append(lookup)
+        chosen.setdefault((lookup.group, *lookup.references.items()), []).append(lookup)
     return list(chosen.values())
 
 
-def _table(tables: Mapping[str, Table], group: str) -> Table:
+def table_of(tables: Mapping[str, Table], group: str) -> Table:
+    """Return the rows of a group, or raise with the closest name."""
     if group not in tables:
         raise UnknownNameError("table", group, list(tables), where="the point-in-time join")
     return tables[group]
 
 
-def _computed(
+def computed(
     spec: OnDemand, functions: Mapping[str, Callable[..., Any]], *, rows: pa.Table, stored: Mapping[str, Any]
 ) -> pa.Array:
+    """Return an on-demand feature of `rows`, float32 or string."""
     if spec.function not in functions:
         raise UnknownNameError(
             "function", spec.function, list(functions), where=f"the on-demand module of {spec.name!r}"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
 from windrow.schema import fingerprint
 
@@ -17,6 +18,8 @@ class Label:
 
     Attributes
     ----------
+    source
+        Whose rows say what came of it: a source, or a feature group where the outcome is computed.
     how
         ``joined`` (by id), ``within`` (an event in (t, t + window]) or ``value`` (of a column at t + window).
     matures_after
@@ -26,7 +29,7 @@ class Label:
     """
 
     how: Literal["joined", "within", "value"]
-    source: Source
+    source: Source | FeatureGroup
     column: str | None
     on: str | None
     window: int
@@ -51,7 +54,7 @@ class Label:
         return cls("joined", source, column, on, 0, duration(matures_after), absent)
 
     @classmethod
-    def within(cls, source: Source, window: str) -> Label:
+    def within(cls, source: Source, window: str, *, matures_after: str | None = None) -> Label:
         """1 where the spine's entity has an event in (t, t + window], else 0 once that has passed.
 
         Examples
@@ -61,11 +64,16 @@ class Label:
         0
         """
         span = duration(window)
-        return cls("within", source, None, None, span, span + source.delay, 0)
+        return cls("within", source, None, None, span, _matured(source, span, matures_after), 0)
 
     @classmethod
-    def value(cls, source: Source, column: str, *, ahead: str, matures_after: str | None = None) -> Label:
+    def value(
+        cls, source: Source | FeatureGroup, column: str, *, ahead: str, matures_after: str | None = None
+    ) -> Label:
         """The value of `column` for the spine's entity at exactly t + `ahead`; unknown without a row.
+
+        A bool column makes a class (0 or 1) of it: what a feature group says of the past at t + `ahead`,
+        such as "the price rose in the last five minutes", is what is asked about the next ones at t.
 
         Examples
         --------
@@ -74,19 +82,22 @@ class Label:
         'mw'
         """
         _need(source, column)
-        if source.columns[column] not in ("int32", "int64", "float32", "float64", "bool"):
+        if source.fields[column] not in ("int32", "int64", "float32", "float64", "bool"):
             raise DeclarationError(
-                f"label column {column!r} of source {source.name!r} is {source.columns[column]}",
-                next_step="choose a number",
+                f"label column {column!r} of {_called(source)} is {source.fields[column]}", next_step="choose a number"
             )
         span = duration(ahead)
-        matured = duration(matures_after) if matures_after else span + source.delay
-        return cls("value", source, column, None, span, matured, None)
+        return cls("value", source, column, None, span, _matured(source, span, matures_after), None)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that the outcomes can be matched and read by, with dtypes."""
+        return self.source.columns if isinstance(self.source, Source) else self.source.fields
 
     @property
     def binary(self) -> bool:
         """Whether the label is a class (0 or 1) and not a number."""
-        return self.column is None
+        return self.column is None or self.source.fields[self.column] == "bool"
 
     def describe(self) -> dict[str, Any]:
         """The declaration as JSON-like facts."""
@@ -99,6 +110,23 @@ class Label:
         return fingerprint(self.describe())
 
 
-def _need(source: Source, column: str) -> None:
-    if column not in source.columns:
-        raise UnknownNameError("column", column, list(source.columns), where=f"source {source.name!r}")
+def _matured(source: Source | FeatureGroup, span: int, given: str | None) -> int:
+    """Return when an outcome is as known as it will get; by then a closed period's figures are final."""
+    if given is not None:
+        return duration(given)
+    if isinstance(source, FeatureGroup) or source.known_at is not None:
+        raise DeclarationError(
+            f"a label from {_called(source)} does not say how long after its time an outcome can still become known",
+            next_step='write matures_after="16d" (the span that is asked about and the longest delay of its rows)',
+        )
+    return span + source.delay
+
+
+def _called(source: Source | FeatureGroup) -> str:
+    return f"{'source' if isinstance(source, Source) else 'feature group'} {source.name!r}"
+
+
+def _need(source: Source | FeatureGroup, column: str) -> None:
+    known = source.columns if isinstance(source, Source) else source.fields
+    if column not in known:
+        raise UnknownNameError("column", column, list(known), where=_called(source))

@@ -4,7 +4,7 @@ Rows come in batches. A batch is cut wherever the order of (key, event_time, kno
 a piece a row is surpassed where a later row of its key is known as early; the others are in the order of eff
 too, so that binary search finds the last one with ``eff <= t``, and over all pieces the greatest wins. The
 result is right for rows in any order and with any delays, and cheap as long as the pieces are few. Memory
-holds one batch and what was found.
+holds one batch and up to two rows for each row that asks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from windrow.features.order import by_key_and_time
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 
 if TYPE_CHECKING:
@@ -54,22 +55,23 @@ class Needles:
     def of(cls, keys: Sequence[pa.ChunkedArray], times: Ints) -> Needles:
         """Number the keys and sort what is asked."""
         values = [_in_order(column) for column in keys]
-        mixed = _mixed(keys, values)
+        mixed = _mixed(keys, values, len(times))
         different = np.unique(mixed[mixed >= 0])
-        code = np.searchsorted(different, mixed)
+        code = mixed if _whole(different) else np.searchsorted(different, mixed)
         asked = np.flatnonzero(mixed >= 0)
-        row = asked[np.lexsort((times[asked], code[asked]))]
+        row = asked[by_key_and_time(code[asked], times[asked])]
         return cls(row, code[row], times[row], values, different)
 
-    def codes(self, keys: Sequence[pa.Array]) -> Ints:
-        """Return the number of each stored row's key, -1 where nobody asks for it. Repeats are numbered once."""
-        n = len(keys[0])
+    def codes(self, keys: Sequence[pa.Array], n: int) -> Ints:
+        """Return the number of each of `n` stored rows' keys, -1 where nobody asks for it. Repeats are numbered once."""
         if n == 0 or len(self.mixed) == 0:
             return np.full(n, -1)
-        starts = np.flatnonzero(np.append(True, _changes(keys)))
-        mixed = _mixed([k.take(pa.array(starts)) for k in keys], self.values)
-        place = np.minimum(np.searchsorted(self.mixed, mixed), len(self.mixed) - 1)
-        found = np.where(self.mixed[place] == mixed, place, -1)
+        starts = np.flatnonzero(np.append(True, _changes(keys, n)))
+        mixed = _mixed([k.take(pa.array(starts)) for k in keys], self.values, len(starts))
+        found = mixed
+        if not _whole(self.mixed):
+            place = np.minimum(np.searchsorted(self.mixed, mixed), len(self.mixed) - 1)
+            found = np.where(self.mixed[place] == mixed, place, -1)
         return np.repeat(found, np.diff(np.append(starts, n)))
 
 
@@ -134,11 +136,26 @@ def match(
             place[row] = np.arange(length, length + len(row))
             length += len(row)
             kept.append(batch.select(schema.names).take(pa.array(piece.at[at])))
+        if length > 2 * n:
+            kept, length = _still_found(kept, place), int((place >= 0).sum())
     return Matched(pa.Table.from_batches(kept, schema), place)
 
 
+def _still_found(kept: list[pa.RecordBatch], place: Ints) -> list[pa.RecordBatch]:
+    """Return only what has not been surpassed since, and change `place` to where it stands then."""
+    found = np.flatnonzero(place >= 0)
+    rows = pa.Table.from_batches(kept).take(pa.array(place[found]))
+    place[found] = np.arange(len(found))
+    return list(rows.combine_chunks().to_batches())
+
+
+def _whole(codes: Ints) -> bool:
+    """Whether codes are the numbers from 0 on without a gap, as those of one key column are."""
+    return len(codes) > 0 and int(codes[-1]) == len(codes) - 1
+
+
 def _asked(batch: pa.RecordBatch, needles: Needles, keys: Sequence[str]) -> _Stored:
-    code = needles.codes([batch.column(k) for k in keys])
+    code = needles.codes([batch.column(k) for k in keys], batch.num_rows)
     at = np.flatnonzero(code >= 0)
     event, known, seq = (_ints(batch.column(c)) for c in (EVENT_TIME, KNOWN_AT, SEQ))
     if len(at) < len(code):
@@ -201,23 +218,22 @@ def _in_order(column: pa.ChunkedArray) -> pa.Array:
     return different.take(pc.sort_indices(different))
 
 
-def _mixed(keys: Sequence[Any], values: Sequence[pa.Array]) -> Ints:
-    """One number per key over all of its columns, in the order of the columns; -1 where one is unknown."""
+def _mixed(keys: Sequence[Any], values: Sequence[pa.Array], n: int) -> Ints:
+    """One number per key over all of its columns, in the order of the columns; -1 where one is unknown, 0 without columns."""
 
     def mix(left: Ints, right: tuple[Any, pa.Array]) -> Ints:
         column, known = right
         place = _places(column, known)
         return np.where((left < 0) | (place < 0), -1, left * len(known) + place)
 
-    return reduce(mix, zip(keys, values, strict=True), np.zeros(len(keys[0]), dtype=np.int64))
+    return reduce(mix, zip(keys, values, strict=True), np.zeros(n, dtype=np.int64))
 
 
 def _places(column: Any, known: pa.Array) -> Ints:
     return _ints(pc.fill_null(pc.index_in(column, value_set=known, skip_nulls=True), -1).cast(pa.int64()))
 
 
-def _changes(keys: Sequence[pa.Array]) -> NDArray[np.bool_]:
-    n = len(keys[0])
+def _changes(keys: Sequence[pa.Array], n: int) -> NDArray[np.bool_]:
     changed = np.zeros(n - 1, dtype=np.bool_)
     for column in keys:
         # A missing key next to another counts as a change, which only costs a repeat.

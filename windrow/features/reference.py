@@ -72,13 +72,15 @@ class Reference:
             raise UnknownNameError("function", self.attribute, public, where=f"module {self.module!r}")
         return getattr(module, self.attribute)
 
-    def call(self, role: str) -> Any:
-        """Return what the function gives without arguments.
+    def call(self, role: str, **arguments: Any) -> Any:
+        """Return what the function gives.
 
         Parameters
         ----------
         role
             What the function is, for errors: ``"the simulator of source 'sales'"``.
+        **arguments
+            Handed to the function.
 
         Raises
         ------
@@ -87,7 +89,7 @@ class Reference:
         """
         function = self.load()
         try:
-            return function()
+            return function(**arguments)
         except WindrowError:
             raise
         except Exception as error:

@@ -98,6 +98,12 @@ class Source:
         What to do with a local hour that happened twice: ``refuse``, ``earliest`` or ``latest``.
     file, simulator
         A `CsvFile` used where it exists, and ``"module:function"`` that makes rows where it does not.
+    load
+        What a run means for rows that are stored already. ``append``: the data may be a part of them, so what
+        is absent stays. ``full``: the data are all there is, so rows that have vanished are deleted (``as_of``
+        before the run still shows them). ``incremental``: rows arrive in the order of ``known_at``, so only
+        those known after the newest stored one are read; a simulator with a parameter ``since`` (UTC
+        microseconds, or None) is asked for these only.
 
     Examples
     --------
@@ -116,6 +122,7 @@ class Source:
     ambiguous: str
     file: CsvFile | None
     simulator: Reference | None
+    load: str
 
     def __init__(
         self,
@@ -130,6 +137,7 @@ class Source:
         ambiguous: Literal["refuse", "earliest", "latest"] = "refuse",
         file: CsvFile | None = None,
         simulator: str | None = None,
+        load: Literal["append", "full", "incremental"] = "append",
     ) -> None:
         values: dict[str, Any] = {
             "name": check_name("source", name),
@@ -137,12 +145,13 @@ class Source:
             "event_time": event_time,
         }
         values |= {"known_at": known_at, "delay": duration(delay) if delay else 0, "id": id}
-        values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file}
+        values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file, "load": load}
         values["simulator"] = Reference.to(simulator, declaring_package()) if simulator else None
         for key, value in values.items():
             object.__setattr__(self, key, value)
         _check_columns(self)
         _check_times(self)
+        _check_load(self)
         _check_file(self)
 
     def __getattr__(self, name: str) -> Column:
@@ -202,23 +211,45 @@ class Source:
 class Every:
     """A clock as spine: one row per entity key and tick.
 
+    Parameters
+    ----------
+    interval
+        Time between two ticks, such as ``"1h"``; they are counted from 1970, in UTC.
+    entity
+        Whom each tick asks about.
+    offset
+        How much later each tick is, such as ``"10s"`` where data of a tick are known ten seconds after it.
+
     Examples
     --------
     >>> hourly = Every("1h", Entity("area", area="string"))
     >>> hourly.event_time
     every_1h.event_time
+    >>> Every("30s", Entity("area", area="string"), offset="10s").first(31_000_000) // 1_000_000
+    40
     """
 
     interval: int
     entity: Entity
+    offset: int
     name: str
 
-    def __init__(self, interval: str, entity: Entity) -> None:
+    def __init__(self, interval: str, entity: Entity, *, offset: str = "0s") -> None:
         example = 'Every("1h", area), with area = Entity("area", area="string") above it'
         check_kind(entity, Entity, where=f"the entity of Every({interval!r}, ...)", example=example)
         object.__setattr__(self, "interval", duration(interval))
         object.__setattr__(self, "entity", entity)
-        object.__setattr__(self, "name", f"every_{interval}")
+        object.__setattr__(self, "offset", duration(offset))
+        object.__setattr__(self, "name", f"every_{interval}" + (f"_at_{offset}" if self.offset else ""))
+        if not 0 <= self.offset < self.interval:
+            raise DeclarationError(
+                f"Every({interval!r}, offset={offset!r}) has an offset as long as its interval",
+                next_step="give a shorter one",
+            )
+
+    def first(self, start: int) -> int:
+        """Return the first tick at or after `start`, UTC microseconds."""
+        return -(-(start - self.offset) // self.interval) * self.interval + self.offset
 
     @property
     def event_time(self) -> Column:
@@ -266,6 +297,17 @@ def _check_times(source: Source) -> None:
             source.ambiguous,
             ["refuse", "earliest", "latest"],
             where=f"source {source.name!r}",
+        )
+
+
+def _check_load(source: Source) -> None:
+    where, known = f"source {source.name!r}", ["append", "full", "incremental"]
+    if source.load not in known:
+        raise UnknownNameError("way to load", str(source.load), known, where=where)
+    if source.load == "incremental" and isinstance(source.event_time, Constant):
+        raise DeclarationError(
+            f"{where} has one time for all rows, so none is ever later than another",
+            next_step='declare load="full" or load="append"',
         )
 
 

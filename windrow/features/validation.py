@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 REASONS = "reasons"
 _ROW = "windrow_row_number"
+_ROW_BY_ROW = (
+    "equal_to", "not_equal_to", "greater_than", "greater_than_or_equal_to", "less_than", "less_than_or_equal_to",
+    "in_range", "isin", "notin", "str_matches", "str_contains", "str_startswith", "str_endswith", "str_length",
+)  # fmt: skip
 
 Found = dict[str, "NDArray[np.int64]"]
 
@@ -85,12 +89,31 @@ def validate(group: FeatureGroup, rows: ir.Table | pa.Table, *, con: BaseBackend
     import pyarrow as pa
 
     table = rows if isinstance(rows, pa.Table) else rows.to_pyarrow()
-    backend = con or _backend(rows)
-    with registered(backend, _numbered(table)) as numbered:
-        found = _built_in(group, numbered)
+    return _verdict(table, failures(group, table, con=con or _backend(rows)))
+
+
+def failures(
+    group: FeatureGroup,
+    table: pa.Table,
+    *,
+    con: BaseBackend,
+    built_in: bool = True,
+    columns: Collection[str] | None = None,
+) -> Found:
+    """Return failed check -> numbers of the rows that fail it, from 0; raises as `validate` does.
+
+    Parameters
+    ----------
+    built_in
+        Whether to look for missing keys and times, wrong order of times and repeated rows, as well.
+    columns
+        Only the schema's checks of these columns and of the whole table; default: all.
+    """
+    with registered(con, _numbered(table)) as numbered:
+        found = _built_in(group, numbered) if built_in else {}
         if group.checks is not None:
-            _merge(found, _checked(_schema(group), group, numbered))
-    return _verdict(table, {reason: at for reason, at in found.items() if len(at)})
+            _merge(found, _checked(_schema(group), group, numbered, columns=columns))
+    return {reason: at for reason, at in found.items() if len(at)}
 
 
 def _backend(rows: Any) -> BaseBackend:
@@ -98,6 +121,52 @@ def _backend(rows: Any) -> BaseBackend:
     import pyarrow as pa
 
     return ibis.duckdb.connect() if isinstance(rows, pa.Table) else rows.get_backend()
+
+
+def check_names(group: FeatureGroup) -> list[str]:
+    """Return every check of a group by the name under which `failures` reports it: built-in ones, then its schema's.
+
+    Raises
+    ------
+    DeclarationError
+        If two checks bear one name, so that one could hide the other.
+    """
+    identity = [*group.entity.key_names, EVENT_TIME, KNOWN_AT]
+    names = [*(f"{name} is missing" for name in identity), "known_at is before event_time"]
+    names.append(f"several rows for one ({', '.join(identity)})")
+    schema = None if group.checks is None else _schema(group)
+    declared = [] if schema is None else list(_declared(schema))
+    twice = sorted({name for name in declared if declared.count(name) > 1})
+    if twice:
+        raise DeclarationError(
+            f"Two checks in {str(group.checks)!r} of feature group {group.name!r} are called {twice[0]!r}",
+            next_step="give one of them another name",
+        )
+    return list(dict.fromkeys([*names, *declared]))
+
+
+def judges_rows_alone(group: FeatureGroup) -> bool:
+    """Whether each row passes or fails the group's checks by itself, whatever other rows there are.
+
+    Certain only of pandera's own comparisons: a function of the project's may look at the whole table.
+    """
+    if group.checks is None:
+        return True
+    from pandera.api.function_dispatch import Dispatcher
+
+    schema = _schema(group)
+    checks = [check for column in schema.columns.values() for check in column.checks]
+    own = all(check.name in _ROW_BY_ROW and isinstance(check._check_fn, Dispatcher) for check in checks)
+    return own and not schema.checks and not _unique(schema)
+
+
+def _declared(schema: Any) -> Iterator[str]:
+    for name, column in schema.columns.items():
+        if not column.nullable:
+            yield f"{name} is missing"
+        yield from (_named(check, column=name) for check in column.checks)
+    yield from (_named(check, column=None) for check in schema.checks)
+    yield from (f"({', '.join(names)}) is not unique" for names in _unique(schema))
 
 
 def _numbered(table: pa.Table) -> pa.Table:
@@ -141,18 +210,21 @@ def _schema(group: FeatureGroup) -> Any:
     return schema
 
 
-def _checked(schema: Any, group: FeatureGroup, rows: ir.Table) -> Found:
+def _checked(schema: Any, group: FeatureGroup, rows: ir.Table, *, columns: Collection[str] | None = None) -> Found:
     from pandera.errors import SchemaErrors
 
     _refuse_unknown(schema, group, rows)
-    strict, schema.strict = schema.strict, False  # the row number is no column of the group
+    strict, every = schema.strict, schema.columns
+    schema.strict = False  # the row number is no column of the group
+    if columns is not None:
+        schema.columns = {name: column for name, column in every.items() if name in columns}
     try:
         schema.validate(rows, lazy=True)
         errors = []
     except SchemaErrors as failed:
         errors = failed.schema_errors
     finally:
-        schema.strict = strict
+        schema.strict, schema.columns = strict, every
     found: Found = {}
     for error in errors:
         _merge(found, _failing(error, group, rows))
@@ -202,8 +274,12 @@ def _failing(error: Any, group: FeatureGroup, rows: ir.Table) -> Found:
 
 
 def _reason(error: Any) -> str:
-    name = str(error.check.error or error.check.name)
-    return name if hasattr(error.schema, "columns") else f"{error.schema.name}: {name}"
+    return _named(error.check, column=None if hasattr(error.schema, "columns") else error.schema.name)
+
+
+def _named(check: Any, *, column: str | None) -> str:
+    name = str(check.error or check.name)
+    return name if column is None else f"{column}: {name}"
 
 
 def _short(error: Any) -> str:
@@ -256,14 +332,17 @@ def _by_row_number(link: Any, first: Any) -> Any:
 
 def _duplicates(schema: Any, rows: ir.Table) -> Found:
     """Return repeated values of unique columns: pandera reads `unique` of one column and does nothing."""
-    together = schema.unique or []
-    groups = [together] if together and isinstance(together[0], str) else [list(g) for g in together]
-    groups += [[name] for name, column in schema.columns.items() if column.unique]
     found: Found = {}
-    for names in groups:
+    for names in _unique(schema):
         counted = rows.mutate(same=rows.count().over(group_by=names))
         found[f"({', '.join(names)}) is not unique"] = _numbers(counted.filter(counted.same > 1))
     return found
+
+
+def _unique(schema: Any) -> list[list[str]]:
+    together = schema.unique or []
+    groups = [together] if together and isinstance(together[0], str) else [list(g) for g in together]
+    return groups + [[name] for name, column in schema.columns.items() if column.unique]
 
 
 def _verdict(table: pa.Table, found: Found) -> Verdict:

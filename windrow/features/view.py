@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from msgspec import structs
+
+from windrow.clock import spoken
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.aggregate import AggregateGroup
 from windrow.features.contract import Contract, Lookup, OnDemand
 from windrow.features.group import FeatureGroup, Selection
 from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.on_demand import OnDemandFeature, check_imports
+from windrow.features.roles import Through, hidden, role, through, value_of
 from windrow.features.source import Column, Every, Source
 from windrow.schema import EVENT_TIME, Field, check_name
 
@@ -58,13 +63,13 @@ class FeatureView:
 
     @cached_property
     def selections(self) -> tuple[Selection, ...]:
-        """The group parts, in order, and a selection of what only on-demand functions read."""
+        """The group parts, in order, and a selection of what only on-demand functions and keys of groups read."""
         chosen = [
             f.all if isinstance(f, FeatureGroup) else f
             for f in self.features
             if isinstance(f, FeatureGroup | Selection)
         ]
-        return (*chosen, *_hidden(self.on_demand, chosen))
+        return (*chosen, *hidden(chosen, self.on_demand, self.spine))
 
     @property
     def on_demand(self) -> tuple[OnDemandFeature, ...]:
@@ -80,7 +85,7 @@ class FeatureView:
     def contract(self) -> Contract:
         """What the view promises, as plain data; see `windrow.features.contract.Contract`."""
         fields = self._spine_fields()
-        lookups = tuple(_lookup(s, fields, self.name) for s in self.selections)
+        lookups = tuple(_lookup(s, self) for s in self.selections)
         stored = {value for lookup in lookups for value in lookup.columns}
         computed = tuple(_on_demand(f, self) for f in self.on_demand)
         _refuse_duplicates(self.name, [v for lookup in lookups for v in lookup.columns])
@@ -117,33 +122,56 @@ def _check_kinds(view: FeatureView, features: Sequence[Feature]) -> None:
     check_kinds(features, kinds, where=f"features= of {where}", example="spend, spend.amount_7d or on_demand(...)")
 
 
-def _hidden(computed: Sequence[OnDemandFeature], chosen: Sequence[Selection]) -> list[Selection]:
-    selected = {(s.group, name) for s in chosen if not s.prefix for name in s.names}
-    wanted: dict[FeatureGroup, list[str]] = {}
-    for feature in computed:
-        for column in feature.inputs.values():
-            if isinstance(column.owner, FeatureGroup) and (column.owner, column.name) not in selected:
-                wanted.setdefault(column.owner, []).append(column.name)
-    return [Selection(g, tuple(dict.fromkeys(n)), g.entity.key_names, f"{g.name}.") for g, n in wanted.items()]
-
-
-def _lookup(selection: Selection, fields: dict[str, Field], view: str) -> Lookup:
+def _lookup(selection: Selection, view: FeatureView) -> Lookup:
     group = selection.group
-    keys = dict(zip(group.entity.key_names, selection.keys, strict=True))
-    for key, name in keys.items():
-        if name not in fields:
-            raise UnknownNameError(
-                "column", name, list(fields), where=f"the spine of view {view!r} (key of group {group.name!r})"
-            )
-        expected = next(k.dtype for k in group.entity.keys if k.name == key)
-        if fields[name].dtype != expected:
-            raise DeclarationError(
-                f"view {view!r}: spine column {name!r} is {fields[name].dtype}, but key {key!r} of group {group.name!r} is {expected}",
-                next_step="declare both with one dtype",
-            )
+    keys = {
+        key.name: _key(key, part, group, view=view)
+        for key, part in zip(group.entity.keys, role(selection, view.spine).keys, strict=True)
+    }
     columns = selection.columns
     dtypes = {value: group.features[name] for value, name in columns.items()}
-    return Lookup(group.table_name, group.fingerprint, keys, columns, dtypes, group.ttl)
+    stored = tuple(key for key, (_, found) in keys.items() if found)
+    names = {key: name for key, (name, _) in keys.items()}
+    lookup = Lookup(
+        group.table_name, group.fingerprint, names, columns, dtypes, group.ttl, stored, external=group.external
+    )
+    return _aggregate(lookup, group, view) if isinstance(group, AggregateGroup) else lookup
+
+
+def _aggregate(lookup: Lookup, group: AggregateGroup, view: FeatureView) -> Lookup:
+    made = structs.replace(lookup, aggregate=group.spec)
+    including = [n for n in lookup.columns.values() if group.aggregates[n].include_current]
+    if including and (
+        view.spine is not group.source or any(k != n or k in lookup.stored for k, n in lookup.keys.items())
+    ):
+        raise DeclarationError(
+            f"view {view.name!r}: feature {including[0]!r} of group {group.name!r} includes the current event, which is no row of its spine",
+            exists=f"The group reads {group.source.name!r}, the view asks about {view.spine.name!r}",
+            next_step="leave include_current out, or make that source the spine and the group's keys its own",
+        )
+    for name in made.current:
+        _refuse_late(view, group.source.column(name))
+    return made
+
+
+def _key(key: Field, part: str | Through, group: FeatureGroup, *, view: FeatureView) -> tuple[str, bool]:
+    """Return where a key of a group is found: a request field, or (True) a stored value."""
+    if isinstance(part, str):
+        fields = {f.name: f for f in view.spine.spine_fields}
+        if part not in fields:
+            raise UnknownNameError(
+                "column", part, list(fields), where=f"the spine of view {view.name!r} (key of group {group.name!r})"
+            )
+        name, dtype, said = part, fields[part].dtype, f"spine column {part!r}"
+    else:
+        name, dtype = value_of(part, view.selections, view.spine), part.role.group.features[part.name]
+        said = f"feature {part.name!r} of group {part.role.group.name!r}"
+    if dtype != key.dtype:
+        raise DeclarationError(
+            f"view {view.name!r}: {said} is {dtype}, but key {key.name!r} of group {group.name!r} is {key.dtype}",
+            next_step="declare both with one dtype",
+        )
+    return name, not isinstance(part, str)
 
 
 def _on_demand(feature: OnDemandFeature, view: FeatureView) -> OnDemand:
@@ -154,11 +182,12 @@ def _on_demand(feature: OnDemandFeature, view: FeatureView) -> OnDemand:
 
 def _input(column: Column, view: FeatureView, feature: str) -> str:
     if column.owner is view.spine:
-        is_time = column.name == EVENT_TIME or column.name == getattr(view.spine, "event_time", None)
-        return EVENT_TIME if is_time else f"request.{column.name}"
-    if isinstance(column.owner, FeatureGroup):
-        plain = any(s.group is column.owner and not s.prefix and column.name in s.names for s in view.selections)
-        return f"stored.{column.name}" if plain else f"stored.{column.owner.name}.{column.name}"
+        if column.name == EVENT_TIME or column.name == getattr(view.spine, "event_time", None):
+            return EVENT_TIME
+        _refuse_late(view, column)
+        return f"request.{column.name}"
+    if isinstance(column.owner, FeatureGroup | Selection):
+        return f"stored.{value_of(through(column, view.spine), view.selections, view.spine)}"
     raise DeclarationError(
         f"on-demand feature {feature!r} of view {view.name!r} reads {column!r}, which is neither a column of its spine nor of a feature group",
         next_step=f"use the columns of {view.spine.name!r} or of a group",
@@ -166,7 +195,7 @@ def _input(column: Column, view: FeatureView, feature: str) -> str:
 
 
 def _used(lookups: Sequence[Lookup], computed: Sequence[OnDemand], features: Sequence[Feature]) -> set[str]:
-    keys = {field for lookup in lookups for field in lookup.keys.values()}
+    keys = {field for lookup in lookups for field in (*lookup.fields, *lookup.current)}
     raw = {ref.removeprefix("request.") for c in computed for ref in c.inputs.values() if ref.startswith("request.")}
     return keys | raw | {f.name for f in features if isinstance(f, Column)}
 
@@ -201,7 +230,17 @@ def _raw(view: FeatureView, column: Column) -> Field:
             f"view {view.name!r}: {column!r} cannot be a feature by itself",
             next_step="select it from a group, or compute from it with on_demand(...)",
         )
+    _refuse_late(view, column)
     return Field(column.name, column.dtype)
+
+
+def _refuse_late(view: FeatureView, column: Column) -> None:
+    """A row that is declared to be known only after its time has nothing to tell at that time."""
+    if isinstance(view.spine, Source) and view.spine.delay:
+        raise DeclarationError(
+            f"view {view.name!r}: {column!r} is known only {spoken(view.spine.delay)} after the time that is asked about",
+            next_step="make the spine a source of what is known when asking (fixtures, not results), and read the rest from groups",
+        )
 
 
 def _refuse_duplicates(view: str, names: Sequence[str]) -> None:

@@ -125,13 +125,20 @@ def build_dataset(
     from windrow.stores.engine import engine
 
     _refuse_taken_names(service)
-    con, seq = engine(), newest_seq(service, lake)
-    spine = spine_rows(service, lake, con, now=now, as_of=seq)
-    labelled = label_rows(service, lake, con, spine, now=now, as_of=seq)
-    known, excluded = _known(service, labelled)
-    rows, bare = _without_bare(service, view_rows(service, lake, con, known, as_of=seq))
-    excluded |= {BARE: bare} if bare else {}
+    seq = newest_seq(service, lake)
+    rows, excluded = past_rows(service, lake, engine(), now=now, as_of=seq)
     return _finished(service, rows, metadata, excluded=excluded, seq=seq, now=now, kind="view", home=home)
+
+
+def past_rows(
+    service: PredictionService, lake: Lake, con: BaseBackend, *, now: int, as_of: int
+) -> tuple[pa.Table, dict[str, int]]:
+    """Return every row with a known label and what was known at its time, and how many were left out, by reason."""
+    spine = spine_rows(service, lake, con, now=now, as_of=as_of)
+    labelled = label_rows(service, lake, con, spine, now=now, as_of=as_of)
+    known, excluded = _known(service, labelled)
+    rows, bare = _without_bare(service, view_rows(service, lake, con, known, as_of=as_of))
+    return rows, excluded | ({BARE: bare} if bare else {})
 
 
 def dataset_from_log(
@@ -163,8 +170,9 @@ def view_rows(
 ) -> pa.Table:
     """Return `spine` with the view's features and statuses as of each row's time, in the spine's order."""
     from windrow.features.join import view_frame
+    from windrow.stores.tables import group_tables
 
-    tables = {group.table_name: lake.table(group.key) for group in service.view.groups}
+    tables = group_tables(service.view.contract.lookups, lake)
     functions = {f.function.__name__: f.function for f in service.view.on_demand}
     return view_frame(con, service.view.contract, spine, tables, functions=functions, as_of=as_of)
 
@@ -215,7 +223,8 @@ def load_split(dataset: TrainingDataset, contract: Contract, split: str) -> Spli
 def newest_seq(service: PredictionService, lake: Lake) -> int:
     """Return the newest ``_seq`` over every table that a service's dataset is made from."""
     spine = service.view.spine
-    keys = {g.key for g in service.view.groups} | {service.label.source.key}
+    # What another system keeps has no place in our write order.
+    keys = {g.key for g in service.view.groups if g.external is None} | {service.label.source.key}
     keys |= {spine.key} if hasattr(spine, "key") else set()
     return max(lake.table(key).stats().seq for key in sorted(keys))
 
@@ -264,10 +273,7 @@ def _finished(
     service: PredictionService, rows: pa.Table, metadata: Metadata, *, excluded: dict[str, int], kind: Literal["view", "log"],
     seq: int, now: int, home: Path,
 ) -> TrainingDataset:  # fmt: skip
-    names = _columns(service, rows, kind)
-    split = _split_of(service, rows, kind)
-    parts = assign(split, rows[EVENT_TIME].cast("int64").to_numpy(), rows.select(names.identity))
-    made = _parted(rows.select(names.all), parts)
+    made, parts, split = split_rows(service, rows, kind)
     digest = content_hash(made)
     contract = service.view.contract
     id = fingerprint([service.name, digest, contract.fingerprint, service.label.fingerprint, kind])
@@ -281,6 +287,16 @@ def _finished(
     _write(made, Path(dataset.path))
     metadata.add_dataset(id, service.name, msgspec.to_builtins(dataset))
     return dataset
+
+
+def split_rows(
+    service: PredictionService, rows: pa.Table, kind: str
+) -> tuple[pa.Table, NDArray[Any], TimeSplit | RandomSplit]:
+    """Return the dataset that `rows` make, with its column of splits; the part of each row; and how they were split."""
+    names = _columns(service, rows, kind)
+    split = _split_of(service, rows, kind)
+    parts = assign(split, rows[EVENT_TIME].cast("int64").to_numpy(), rows.select(names.identity))
+    return _parted(rows.select(names.all), parts), parts, split
 
 
 class _Columns(NamedTuple):

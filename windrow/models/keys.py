@@ -19,7 +19,7 @@ def entity_fields(service: PredictionService) -> list[str]:
     spine, contract = service.view.spine, service.view.contract
     if isinstance(spine, Every):
         return list(spine.entity.key_names)
-    return list(dict.fromkeys(name for lookup in contract.lookups for name in lookup.keys.values()))
+    return list(dict.fromkeys(name for lookup in contract.lookups for name in lookup.fields))
 
 
 def label_keys(service: PredictionService) -> list[str]:
@@ -33,12 +33,12 @@ def label_keys(service: PredictionService) -> list[str]:
     label = service.label
     if label.on is not None:
         return [label.on]
-    wanted = [name for name in entity_fields(service) if name in label.source.columns]
+    wanted = [name for name in entity_fields(service) if name in label.columns]
     # A value belongs to one entity, so it is found by all of its keys; an event may concern a part of them.
     if not wanted or (label.how == "value" and len(wanted) < len(entity_fields(service))):
         raise DeclarationError(
             f"the label of service {service.name!r} cannot be matched with its spine: source {label.source.name!r} lacks its keys",
-            exists=f"The spine's keys are {listed(entity_fields(service))}, the source has {listed(label.source.columns)}",
+            exists=f"The spine's keys are {listed(entity_fields(service))}, the label has {listed(label.columns)}",
             next_step="give the label's source the keys of the spine's entity",
         )
     return wanted

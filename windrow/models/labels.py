@@ -1,4 +1,8 @@
-"""Labels of spine rows: known, not mature yet, or unknown for good; never negative before their time."""
+"""Labels of spine rows: known, not mature yet, or unknown for good; never negative before their time.
+
+A label is final when it matures: what becomes known of it later changes nothing, so that the figures of a closed
+period stay as they were.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import numpy as np
 
 from windrow.features.arrow import registered
 from windrow.features.label import Label
+from windrow.features.source import Source
 from windrow.models.keys import label_keys
-from windrow.models.spine import newest, visible
-from windrow.schema import EVENT_TIME
+from windrow.models.spine import known_rows, newest
+from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -22,7 +27,8 @@ if TYPE_CHECKING:
 
 LABEL, STATE = "label", "label_state"
 KNOWN, IMMATURE, UNKNOWN = "known", "immature", "unknown"
-_ROW, _AT, _NEXT, _VALUE, _FOUND = "windrow_row", "windrow_at", "windrow_next", "windrow_value", "windrow_found"
+_ROW, _AT, _DUE, _NEXT = "windrow_row", "windrow_at", "windrow_due", "windrow_next"
+_VALUE, _FOUND = "windrow_value", "windrow_found"
 
 
 def label_rows(
@@ -66,9 +72,10 @@ def _found(
     import pyarrow.compute as pc
 
     label, keys = service.label, label_keys(service)
-    events = visible(label.source, lake, con, now=now, as_of=as_of)
+    events = known_rows(label.source, lake, con, now=now, as_of=as_of)
     target = pc.add(_micros(spine), label.window).cast(pa.timestamp("us", "UTC"))
-    asked = pa.table({**{k: spine[k] for k in keys}, EVENT_TIME: spine[EVENT_TIME], _AT: target})
+    due = pc.add(_micros(spine), label.matures_after).cast(pa.timestamp("us", "UTC"))
+    asked = pa.table({**{k: spine[k] for k in keys}, EVENT_TIME: spine[EVENT_TIME], _AT: target, _DUE: due})
     asked = asked.append_column(_ROW, pa.array(np.arange(spine.num_rows)))
     with registered(con, asked) as table:
         made = _MATCHES[label.how](label, table, events, keys)
@@ -80,19 +87,35 @@ def _found(
 
 
 def _joined(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
-    one = newest(events, keys)
-    return _matched(asked, one.select(*keys, **_outcome(label, one)), keys)
+    """Match by id what was known of it when the row's label matured, the newest of it."""
+    told = events.select(*keys, EVENT_TIME, KNOWN_AT, SEQ, **_outcome(label, events))
+    renamed = told.rename({f"windrow_{name}": name for name in (*keys, EVENT_TIME)})
+    same = [asked[k] == renamed[f"windrow_{k}"] for k in keys]
+    pairs = asked.join(renamed, [*same, renamed[KNOWN_AT] <= asked[_DUE]])
+    wanted = pairs.select(_ROW, KNOWN_AT, SEQ, _VALUE, _FOUND, **{EVENT_TIME: pairs[f"windrow_{EVENT_TIME}"]})
+    return _matched(asked, newest(wanted, [_ROW]).select(_ROW, _VALUE, _FOUND), [_ROW])
 
 
 def _value(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
-    one = newest(events, [*keys, EVENT_TIME])
+    one = newest(_in_time(label, events), [*keys, EVENT_TIME])
     return _matched(asked, one.select(*keys, **{_AT: one[EVENT_TIME]}, **_outcome(label, one)), [*keys, _AT])
+
+
+def _in_time(label: Label, events: ir.Table) -> ir.Table:
+    """Keep what became known no later after it happened than the label waits, and of each id the newest of that."""
+    import ibis
+
+    margin = ibis.interval(microseconds=label.matures_after - label.window)
+    kept = events.filter(events[KNOWN_AT] <= events[EVENT_TIME] + margin)
+    event_id = label.source.id if isinstance(label.source, Source) else None
+    return newest(kept, [event_id]) if event_id else kept
 
 
 def _within(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) -> ir.Table:
     """Find the first event after each row; it counts if it is not later than the end of the window."""
     import ibis
 
+    events = _in_time(label, events)
     later = events.select(*(events[k].name(f"windrow_{k}") for k in keys), **{_NEXT: events[EVENT_TIME]}).distinct()
     same = [asked[k] == later[f"windrow_{k}"] for k in keys]
     pairs = asked.asof_join(later, on=asked[EVENT_TIME] < later[_NEXT], predicates=same)

@@ -76,9 +76,10 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
     import pyarrow as pa
 
     from windrow.features.join import status_column, view_frame
+    from windrow.stores.tables import group_tables
 
     contract = bundle.contract
-    tables = {lookup.group: lake.table(f"features/{lookup.group}") for lookup in contract.lookups}
+    tables = group_tables(contract.lookups, lake)
     framed = view_frame(con, contract, spine, tables, functions=bundle.functions)
     frame = frame_of(framed, contract)
     refused = bundle.refused(frame)

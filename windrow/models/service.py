@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.group import FeatureGroup
 from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.label import Label
 from windrow.features.reference import Reference, declaring_package
@@ -121,6 +122,32 @@ class Batch:
             raise DeclarationError(
                 f"Batch({self.schedule!r}) is no schedule",
                 next_step='write "@daily", "@hourly" or a cron line such as "30 6 * * *" (minute hour day month weekday)',
+            )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Score each spine row once, as soon as it is due, and append the answer to the table ``stream/<service>``.
+
+    A row of a clock is due when a feature group of its view has a new event for its key.
+
+    Parameters
+    ----------
+    lookback
+        How far back rows are looked for that were not there when their time came, such as ``"1h"``.
+
+    Examples
+    --------
+    >>> Stream().lookback
+    '1h'
+    """
+
+    lookback: str = "1h"
+
+    def __post_init__(self) -> None:
+        if duration(self.lookback) <= 0:
+            raise DeclarationError(
+                f"Stream(lookback={self.lookback!r}) looks for nothing", next_step='give a time, such as "1h"'
             )
 
 
@@ -250,7 +277,7 @@ class PredictionService:
         The feature whose value is the naive prediction; default: the training label's mean.
     gates
         Bars for the candidate.
-    online, batch
+    online, batch, stream
         How it is served; leave out what is not wanted.
     monitors
         What is watched.
@@ -270,6 +297,7 @@ class PredictionService:
     gates: tuple[Gate, ...]
     online: Online | None
     batch: Batch | None
+    stream: Stream | None
     monitors: tuple[Drift, ...]
     owner: str | None
     description: str
@@ -286,6 +314,7 @@ class PredictionService:
         gates: Sequence[Gate] = (),
         online: Online | None = None,
         batch: Batch | None = None,
+        stream: Stream | None = None,
         monitors: Sequence[Drift] = (),
         owner: str | None = None,
         description: str = "",
@@ -294,9 +323,10 @@ class PredictionService:
         values = {"name": check_name("service", name), "view": view, "label": label, "model": trainer, "split": split}
         _check_kinds(
             f"service {name!r}",
-            {**values, "baseline": baseline, "gates": gates, "online": online, "batch": batch, "monitors": monitors},
-        )
-        values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch}
+            {**values, "baseline": baseline, "gates": gates, "online": online, "batch": batch, "stream": stream,
+             "monitors": monitors},
+        )  # fmt: skip
+        values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch, "stream": stream}
         values |= {"monitors": tuple(monitors), "owner": owner, "description": description}
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -312,12 +342,19 @@ class PredictionService:
         """Every source it depends on, directly or through groups, each once."""
         spine = (self.view.spine,) if isinstance(self.view.spine, Source) else ()
         read = [s for group in self.view.groups for s in _sources(group)]
-        return tuple(dict.fromkeys((*spine, *read, self.label.source)))
+        told = [self.label.source] if isinstance(self.label.source, Source) else _sources(self.label.source)
+        return tuple(dict.fromkeys((*spine, *read, *told)))
+
+    @property
+    def groups(self) -> tuple[FeatureGroup, ...]:
+        """The feature groups that it reads itself, its label's included, each once."""
+        told = (self.label.source,) if isinstance(self.label.source, FeatureGroup) else ()
+        return tuple(dict.fromkeys((*self.view.groups, *told)))
 
     def describe(self) -> dict[str, Any]:
         """The declaration as JSON-like facts, for `windrow diff`."""
         groups = {
-            g.table_name: {**g.describe(), "inputs": sorted(i.key for i in g.inputs.values())} for g in self.view.groups
+            g.table_name: {**g.describe(), "inputs": sorted(i.key for i in g.inputs.values())} for g in self.groups
         }
         return {
             "view": describe_view(self.view),
@@ -330,6 +367,7 @@ class PredictionService:
             "gates": [asdict(g) for g in self.gates],
             "online": asdict(self.online) if self.online else None,
             "batch": asdict(self.batch) if self.batch else None,
+            "stream": asdict(self.stream) if self.stream else None,
             "monitors": [asdict(m) for m in self.monitors],
         }
 
@@ -372,6 +410,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "baseline": ((str, type(None)), 'the name of a feature, such as baseline="demand_7d"'),
     "online": ((Online, type(None)), "Online(p99_ms=20), or leave it out"),
     "batch": ((Batch, type(None)), 'Batch("@daily"), or leave it out'),
+    "stream": ((Stream, type(None)), "Stream(), or leave it out"),
 }
 _LISTS: dict[str, tuple[type, str]] = {
     "gates": (Gate, 'Gate("mae", of_baseline=0.9)'),

@@ -8,10 +8,12 @@ import numpy as np
 
 from windrow.clock import from_micros
 from windrow.errors import DataError, DeclarationError, listed
+from windrow.features.aggregate import AggregateGroup
 from windrow.features.group import FeatureGroup, ibis_dtype
 from windrow.features.source import Every, Source
 from windrow.models.keys import entity_fields
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
+from windrow.stores.tables import table_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -71,11 +73,18 @@ def visible(
 
     Of a source with an id, only the newest row of each id.
     """
-    rows = lake.table(table.key).scan(con, as_of=as_of)
-    rows = rows.filter((rows[EVENT_TIME] <= moment(now)) & (rows[KNOWN_AT] <= moment(now)))
+    rows = known_rows(table, lake, con, now=now, as_of=as_of)
     if not isinstance(table, Source) or table.id is None:
         return rows
     return newest(rows, [table.id])
+
+
+def known_rows(
+    table: Source | FeatureGroup, lake: Lake, con: BaseBackend, *, now: int, as_of: int | None = None
+) -> ir.Table:
+    """Return every row of a source or group that was known at `now`, corrected ones as well."""
+    rows = table_of(table, lake).scan(con, as_of=as_of)
+    return rows.filter((rows[EVENT_TIME] <= moment(now)) & (rows[KNOWN_AT] <= moment(now)))
 
 
 def newest(rows: ir.Table, keys: list[str]) -> ir.Table:
@@ -99,7 +108,7 @@ def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: 
     import ibis
 
     wanted = entity_fields(service)
-    parts = [_spans(s.group, dict(zip(s.group.entity.key_names, s.keys, strict=True)), lake, con, now=now, as_of=as_of)
+    parts = [_spans(s.group, dict(zip(s.group.entity.key_names, map(str, s.keys), strict=True)), lake, con, now=now, as_of=as_of)
              for s in service.view.selections if set(s.keys) == set(wanted)]  # fmt: skip
     if not parts:
         raise DeclarationError(
@@ -116,7 +125,11 @@ def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: 
 def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBackend, **when: Any) -> ir.Table:
     import ibis
 
-    rows = visible(group, lake, con, **when)
+    if isinstance(group, AggregateGroup):  # it has no rows: an entity is seen when an event of it is
+        rows = visible(group.source, lake, con, **when)
+        rows = rows.filter([rows[key].notnull() for key in group.entity.key_names])
+    else:
+        rows = visible(group, lake, con, **when)
     # A row can be used from the later of its two times on.
     eff = ibis.greatest(rows[EVENT_TIME], rows[KNOWN_AT])
     keys = {field: rows[key] for key, field in fields.items()}

@@ -84,12 +84,13 @@ def audit(
 
     from windrow.features.join import view_frame
     from windrow.models.dataset import frame_of
+    from windrow.stores.tables import group_tables
 
     contract = bundle.contract
     logged = log.table(service.name)
     logged = logged.filter(pc.equal(logged["release"], bundle.id))
     spine = _spine(service, logged)
-    tables = {lookup.group: lake.table(f"features/{lookup.group}") for lookup in contract.lookups}
+    tables = group_tables(contract.lookups, lake)
     offline = frame_of(view_frame(con, contract, spine, tables, functions=bundle.functions), contract)
     return _compared(service.name, bundle.id, logged, offline)
 

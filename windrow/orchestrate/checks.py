@@ -81,7 +81,7 @@ def group_freshness(group: FeatureGroup) -> dg.AssetChecksDefinition | None:
 
     Past it every value of the group is EXPIRED, and the model sees nothing of it.
     """
-    if group.ttl is None:
+    if group.ttl is None or group.external is not None:
         return None
     allowed = group.ttl
     return _freshness(

@@ -9,8 +9,10 @@ import dagster as dg
 
 from windrow.clock import spoken
 from windrow.errors import ValidationError, WindrowError
+from windrow.features.aggregate import AggregateGroup
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
+from windrow.orchestrate.aggregate_asset import aggregate_metadata, materialize_states
 from windrow.orchestrate.facts import (
     Metadata,
     asset_key,
@@ -22,6 +24,7 @@ from windrow.orchestrate.facts import (
     table_facts,
     table_fingerprint,
 )
+from windrow.orchestrate.lineage_facts import group_lineage, probed_lineage
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:
@@ -118,6 +121,8 @@ def source_asset(source: Source, *, group: str) -> dg.AssetsDefinition:
 
 def group_asset(feature_group: FeatureGroup, *, group: str) -> dg.AssetsDefinition:
     """Return ``features/<name>_v<N>``: evaluated, validated, committed, and loaded into the online store."""
+    if isinstance(feature_group, AggregateGroup):
+        return _aggregate_asset(feature_group, group=group)
     plan = Plan(
         key=feature_group.key,
         deps=[item.key for item in feature_group.inputs.values()],
@@ -133,6 +138,7 @@ def group_asset(feature_group: FeatureGroup, *, group: str) -> dg.AssetsDefiniti
     def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
         from windrow.stores.materialize import materialize_group
 
+        found = probed_lineage(feature_group, stores)
         try:
             write = materialize_group(feature_group, stores.lake, stores.metadata)
         except ValidationError as error:
@@ -140,21 +146,29 @@ def group_asset(feature_group: FeatureGroup, *, group: str) -> dg.AssetsDefiniti
             yield dg.AssetCheckResult(check_name=VALIDATION, passed=False, metadata={"reasons": counts(error.reasons)})
             raise
         yield _validated(write)
-        yield _materialized(write, stores, extra=_published(feature_group, stores))
+        yield _materialized(write, stores, extra={**_published(feature_group, stores), **found})
 
     return build(plan, body)
 
 
-def _group_metadata(group: FeatureGroup) -> Metadata:
-    from windrow.features.lineage import column_lineage
+def _aggregate_asset(aggregates: AggregateGroup, *, group: str) -> dg.AssetsDefinition:
+    plan = Plan(
+        key=aggregates.key,
+        deps=[aggregates.source.key],
+        group=group,
+        code=aggregates.fingerprint,
+        description=aggregates.description or f"Windows over the events of {aggregates.source.name!r}.",
+        kinds={"lmdb"} if aggregates.online else {"duckdb"},
+        owner=aggregates.owner,
+        metadata=aggregate_metadata(aggregates),
+    )
+    return build(plan, lambda context, stores: materialize_states(aggregates, stores))
 
-    lineage = {
-        column: [dg.TableColumnDep(asset_key(upstream), name) for upstream, name in read]
-        for column, read in column_lineage(group).items()
-    }
+
+def _group_metadata(group: FeatureGroup) -> Metadata:
     return {
         "dagster/column_schema": declared_schema(group),
-        "dagster/column_lineage": dg.TableColumnLineage(lineage),
+        **group_lineage(group),
         "entity": ", ".join(group.entity.key_names),
         "ttl": spoken(group.ttl) if group.ttl else "none",
         "checks": str(group.checks or "keys and times"),
@@ -180,13 +194,14 @@ def _validated(write: "Write") -> dg.AssetCheckResult:
 def _published(group: FeatureGroup, stores: Stores) -> Metadata:
     if not group.online:
         return {"online": "not published: declared online=False"}
+    from windrow.stores.ingest import FOLDER
     from windrow.stores.online import open_online
     from windrow.stores.publish import publish_online
 
     online = open_online(stores.settings.online, write=True)
     try:
         now = stores.now(all_sources(group))
-        made = publish_online(group, stores.lake, online, now)
+        made = publish_online(group, stores.lake, online, now, folder=stores.settings.folder(FOLDER))
     finally:
         online.close()
     facts = {"online rows read": made.rows_read, "online entities written": made.entities_written}
@@ -200,6 +215,8 @@ def _materialized(write: "Write", stores: Stores, *, extra: Metadata | None = No
         "rows written": write.rows_written,
         "rows unchanged": write.rows_unchanged,
         "rows quarantined": write.rows_quarantined,
+        **({"skipped because": write.skipped} if write.skipped else {}),
+        **({"rows deleted": write.rows_deleted} if write.rows_deleted else {}),
         **table_facts(table),
         **(extra or {}),
     }

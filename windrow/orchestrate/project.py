@@ -7,19 +7,31 @@ from typing import Any
 
 import dagster as dg
 
+from windrow.discover import declared_groups, with_inputs
 from windrow.discover import groups as all_groups
 from windrow.discover import services as find_services
 from windrow.errors import DeclarationError
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
+from windrow.models.graph_build import write_lineage
 from windrow.models.service import Notebook, PredictionService
+from windrow.models.versions import Kept, check_kept, groups_kept, kept_versions
 from windrow.orchestrate.checks import group_freshness, prediction_freshness
 from windrow.orchestrate.factories import all_sources, group_asset, source_asset
+from windrow.orchestrate.in_place import in_place_asset
+from windrow.orchestrate.maintenance import crowded_sensor, maintenance_job, maintenance_schedule
 from windrow.orchestrate.notebook_file import NotebookFile, read_folder
 from windrow.orchestrate.notebooks import notebook_asset
 from windrow.orchestrate.partitions import day_partitions
 from windrow.orchestrate.resources import OnStep, Stores
-from windrow.orchestrate.sensors import batch_job, batch_schedule, log_assets, log_sensor
+from windrow.orchestrate.sensors import (
+    batch_job,
+    batch_schedule,
+    log_assets,
+    log_sensor,
+    stream_job,
+    stream_schedule,
+)
 from windrow.orchestrate.service_assets import service_assets
 from windrow.settings import Settings
 
@@ -40,8 +52,17 @@ class Project:
     def __init__(self, package: str, settings: Settings) -> None:
         self.settings = settings
         self.services = find_services(package, project=settings.project)
-        self.groups = all_groups(self.services.values())
-        listed = chain.from_iterable(service.sources for service in self.services.values())
+        self.declared = declared_groups(package)
+        self.kept = self._kept()
+        # What a release may be called back to is fed as well, though no view of today reads it.
+        today = all_groups(self.services.values())
+        found = [group for name in self.services for group in groups_kept(self.kept, self.declared, name)]
+        extra = [group for group in found if group.key not in {known.key for known in today}]
+        self.groups = with_inputs([*today, *extra])
+        listed = chain(
+            chain.from_iterable(service.sources for service in self.services.values()),
+            chain.from_iterable(all_sources(group) for group in extra),
+        )
         self.sources = list(dict.fromkeys(listed))
         self.folder = settings.project / "notebooks"
         self.notebooks = read_folder(self.folder)
@@ -61,6 +82,7 @@ class Project:
         for name, service in self.services.items():
             found += [f"{name}/{part}" for part in parts]
             found += [f"{name}/predictions"] if service.batch else []
+            found += [f"{name}/stream"] if service.stream else []
             found += [f"{name}/monitoring/{monitor.name}" for monitor in service.monitors]
         return found
 
@@ -71,12 +93,24 @@ class Project:
 
     def needed(self, service: PredictionService) -> list[Source | FeatureGroup]:
         """Return the sources and groups below a service, inputs first."""
-        groups = all_groups([service])
+        kept = {group.key for group in groups_kept(self.kept, self.declared, service.name)}
+        known = {group.key for group in all_groups([service])}
+        groups = with_inputs([*all_groups([service]), *(g for g in self.groups if g.key in kept - known)])
         read = dict.fromkeys(chain(service.sources, *(all_sources(group) for group in groups)))
         return [*read, *groups]
 
+    def _kept(self) -> list[Kept]:
+        stores = Stores(self.settings)
+        if not stores.started:
+            return []
+        try:
+            return kept_versions(stores.metadata, self.services, keep=self.settings.keep_releases)
+        finally:
+            stores.metadata.close()
+
     def check(self, stores: Stores) -> None:
-        """Raise when a trainer does not fit its view, or a group changed under its version."""
+        """Raise when a trainer does not fit its view, a group changed under its version, or a release lacks one."""
+        check_kept(self.kept, self.declared)
         for service in self.services.values():
             service.check_trainer(self.folder)
         if stores.started:
@@ -84,6 +118,14 @@ class Project:
 
             for group in self.groups:
                 check_version(group, stores.metadata)
+
+    def draw(self, stores: Stores) -> None:
+        """Write the lineage where the online service shows it; nothing on an empty machine."""
+        if stores.started:
+            from windrow.stores.probing import lineages
+
+            known = lineages(self.groups, stores.metadata)
+            write_lineage(self.services, self.groups, self.settings.home, known=known)
 
 
 def definitions(
@@ -109,15 +151,22 @@ def definitions(
     settings = settings or Settings.read()
     project, stores = Project(package, settings), Stores(settings, package=package, on_step=on_step)
     project.check(stores)
+    project.draw(stores)
     spans = stores.spans()
     days = {name: day_partitions(service, spans, settings.clock) for name, service in project.services.items()}
     jobs = {name: _job(project, service) for name, service in project.services.items() if service.batch}
+    streams = {name: _stream(project, service) for name, service in project.services.items() if service.stream}
+    upkeep = maintenance_job(project.groups)
     return dg.Definitions(
         assets=[*_data(project), *_services(project, days), *_notebooks(project)],
         asset_checks=_freshness(project),
-        jobs=list(jobs.values()),
-        schedules=[batch_schedule(project.services[n], job, partitions=days[n]) for n, job in jobs.items()],
-        sensors=[log_sensor(list(project.services.values()))],
+        jobs=[*jobs.values(), *streams.values(), upkeep],
+        schedules=[
+            *(batch_schedule(project.services[n], job, partitions=days[n]) for n, job in jobs.items()),
+            *(stream_schedule(project.services[n], job) for n, job in streams.items()),
+            maintenance_schedule(upkeep),
+        ],
+        sensors=[log_sensor(list(project.services.values())), crowded_sensor()],
         resources={"stores": stores},
         # Steps are short and share one engine; a process per step costs ten times the work (measured).
         executor=dg.in_process_executor,
@@ -126,7 +175,14 @@ def definitions(
 
 def _data(project: Project) -> list[Any]:
     sources = [source_asset(source, group=project.group_of(source)) for source in project.sources]
-    return [*sources, *(group_asset(group, group=project.group_of(group)) for group in project.groups)]
+    return [*sources, *(_group(project, group) for group in project.groups)]
+
+
+def _group(project: Project, group: FeatureGroup) -> dg.AssetsDefinition:
+    if group.external is None:
+        return group_asset(group, group=project.group_of(group))
+    users = [service for service in project.services.values() if group in service.view.groups]
+    return in_place_asset(group, users, asset_group=project.group_of(group))
 
 
 def _services(project: Project, days: dict[str, dg.DailyPartitionsDefinition | None]) -> list[Any]:
@@ -163,3 +219,8 @@ def _freshness(project: Project) -> list[dg.AssetChecksDefinition]:
 def _job(project: Project, service: PredictionService) -> Any:
     keys: Sequence[str] = [*(item.key for item in project.needed(service)), f"{service.name}/predictions"]
     return batch_job(service, keys)
+
+
+def _stream(project: Project, service: PredictionService) -> Any:
+    groups = [item.key for item in project.needed(service) if isinstance(item, FeatureGroup)]
+    return stream_job(service, [*groups, f"{service.name}/stream"])

@@ -17,7 +17,7 @@ from dagster._core.storage.tags import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from windrow.discover import pick
+from windrow.discover import pick, record_streams
 from windrow.errors import StoreError, UnknownNameError, WindrowError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.facts import asset_key
@@ -104,6 +104,7 @@ def run_service(
     """
     begin, steps, checks = time.perf_counter(), list[Step](), dict[str, bool]()
     project = Project(package, settings)
+    record_streams(project.services.values(), settings)
     chosen = _select(_keys(project, pick(project.services, name)), select, where=f"service {name!r}")
     with _instance(settings) as instance:
         for keys in _phases(chosen):
@@ -139,6 +140,7 @@ def _keys(project: Project, service: PredictionService) -> list[str]:
         f"{service.name}/model",
     ]
     keys += [f"{service.name}/predictions"] if service.batch else []
+    keys += [f"{service.name}/stream"] if service.stream else []
     return keys + [f"{service.name}/monitoring/{monitor.name}" for monitor in service.monitors]
 
 

@@ -105,6 +105,24 @@ def batch_schedule(
         ) from error
 
 
+def stream_job(service: PredictionService, keys: Sequence[str]) -> Any:
+    """Return the job of one stream: its feature groups and the answers that are due, without training."""
+    selection = dg.AssetSelection.assets(*(asset_key(key) for key in keys))
+    text = "Make features of what came in, then answer what is due."
+    return dg.define_asset_job(f"{service.name}_stream", selection=selection, description=text)
+
+
+def stream_schedule(service: PredictionService, job: Any) -> dg.ScheduleDefinition:
+    """Return the schedule that answers what is due, every minute."""
+    return dg.ScheduleDefinition(
+        name=f"{service.name}_stream_schedule",
+        job=job,
+        cron_schedule="* * * * *",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Answer what {service.name} is due to say, every minute.",
+    )
+
+
 def observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:
     """Return what is seen of one log: its rows, and the newest time they are about."""
     newest = {} if last is None else {"newest": moment(last)}

@@ -11,7 +11,8 @@ from windrow.features.source import Source
 from windrow.models.service import Drift, PredictionService
 from windrow.orchestrate.checks import drift_check, drift_result, gate_checks, monitor_key
 from windrow.orchestrate.factories import Events, Plan, build
-from windrow.orchestrate.facts import Metadata, counts, moment, schema_of
+from windrow.orchestrate.facts import Metadata, counts, moment, schema_of, table_facts, table_fingerprint
+from windrow.orchestrate.lineage_facts import dataset_lineage, prediction_lineage
 from windrow.orchestrate.notebook_file import NotebookFile
 from windrow.orchestrate.notebooks import config_schema, inputs, run_notebook
 from windrow.orchestrate.partitions import DAY, day_start
@@ -56,6 +57,7 @@ def service_assets(
     made = [dataset_asset(service)]
     made.append(model_asset(service) if trainer is None else notebook_model_asset(service, trainer, known=known))
     made += [predictions_asset(service, days)] if service.batch else []
+    made += [stream_asset(service)] if service.stream else []
     return [*made, *(monitor_asset(service, monitor) for monitor in service.monitors)]
 
 
@@ -71,7 +73,10 @@ def dataset_asset(service: PredictionService) -> dg.AssetsDefinition:
         description=f"What was known at each time, and what came of it {spoken(service.label.matures_after)} later.",
         kinds={"parquet", "duckdb"},
         owner=service.owner,
-        metadata={"dagster/column_schema": schema_of([*columns, ("label", "float64", "what came of it")])},
+        metadata={
+            "dagster/column_schema": schema_of([*columns, ("label", "float64", "what came of it")]),
+            **dataset_lineage(service),
+        },
         options={"config_schema": {"rows": _ROWS}},
     )
 
@@ -146,10 +151,6 @@ def _model_plan(
 def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefinition | None) -> dg.AssetsDefinition:
     """Return ``<service>/predictions``: the live release's answers in every sink, by day or for the newest rows."""
     assert service.batch is not None
-    columns: list[tuple[str, str, str | None]] = [(f.name, f.dtype, None) for f in service.view.spine.spine_fields]
-    columns += [(EVENT_TIME, "timestamp", "the time that was asked about"), (KNOWN_AT, "timestamp", "the clock's now")]
-    columns += [("prediction", "float64", service.description), ("release", "string", "which model answered")]
-    columns += [("status", "int32", "the worst status of its features: 0 is present")]
     by_day = {"partitions_def": days, "backfill_policy": dg.BackfillPolicy.single_run()} if days else {}
     plan = Plan(
         key=f"{service.name}/predictions",
@@ -159,7 +160,7 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
         description=f"Answers of the live release, {_rows_words(service)}; sinks: {', '.join(service.batch.sinks)}.",
         kinds={"onnx", *service.batch.sinks},
         owner=service.owner,
-        metadata={"dagster/column_schema": schema_of(columns)},
+        metadata=_answer_columns(service),
         options=by_day,
     )
 
@@ -171,6 +172,43 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
         yield dg.MaterializeResult(metadata=_scored_facts(scored, now), data_version=dg.DataVersion(scored.fingerprint))
 
     return build(plan, body)
+
+
+def stream_asset(service: PredictionService) -> dg.AssetsDefinition:
+    """Return ``<service>/stream``: each spine row answered once, as soon as it is due, and appended."""
+    assert service.stream is not None
+    plan = Plan(
+        key=f"{service.name}/stream",
+        deps=[f"{service.name}/model", *(group.key for group in service.view.groups), *_spine(service)],
+        group=service.name,
+        code=fingerprint([service.view.fingerprint, service.describe()["stream"]]),
+        description="Answers of the live release, each row once as soon as it is due; a correction changes none.",
+        kinds={"onnx", "delta"},
+        owner=service.owner,
+        metadata=_answer_columns(service),
+    )
+
+    def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
+        from windrow.models.stream import score_stream, stream_key
+        from windrow.stores.engine import engine
+
+        now = stores.now(service.sources)
+        bundle, table = live_bundle(service, stores), stores.lake.table(stream_key(service))
+        made = score_stream(service, bundle, stores.lake, engine(), now=now)
+        facts: Metadata = {"rows appended": made.num_rows, "release": bundle.id, **table_facts(table)}
+        # Green with nothing inside is the trap: a run that scored nothing says so.
+        facts |= {} if made.num_rows else {"skipped because": "every row that is due has its answer"}
+        yield dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(table_fingerprint(table)))
+
+    return build(plan, body)
+
+
+def _answer_columns(service: PredictionService) -> Metadata:
+    columns: list[tuple[str, str, str | None]] = [(f.name, f.dtype, None) for f in service.view.spine.spine_fields]
+    columns += [(EVENT_TIME, "timestamp", "the time that was asked about"), (KNOWN_AT, "timestamp", "the clock's now")]
+    columns += [("prediction", "float64", service.description), ("release", "string", "which model answered")]
+    columns += [("status", "int32", "the worst status of its features: 0 is present")]
+    return {"dagster/column_schema": schema_of(columns), **prediction_lineage(service)}
 
 
 def monitor_asset(service: PredictionService, monitor: Drift) -> dg.AssetsDefinition:

@@ -14,12 +14,14 @@ from windrow.schema import Status
 _SPOKEN = {int(status): status.name.lower() for status in Status}
 _TITLES = {
     400: "Bad request",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
     408: "Request timeout",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Request does not fit the contract",
+    429: "Too much at once",
     500: "Internal error",
     503: "Not available now",
     504: "No answer in time",

@@ -13,6 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from windrow.errors import RequestError
 from windrow.serving import pages
 from windrow.serving.answers import as_problem, encode, problem
+from windrow.serving.ingest import check_peer
+from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
 from windrow.serving.requests import MAX_BODY
 from windrow.serving.worker import Worker
@@ -39,6 +41,7 @@ class Reply(NamedTuple):
     body: bytes
     kind: bytes = _JSON
     allow: bytes = b""
+    retry_after: bytes = b""
 
 
 class _GoneError(Exception):
@@ -82,6 +85,8 @@ class WindrowMiddleware:
         headers = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
         if reply.allow:
             headers.append((b"allow", reply.allow))
+        if reply.retry_after:
+            headers.append((b"retry-after", reply.retry_after))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -97,6 +102,9 @@ class WindrowMiddleware:
         path, method = scope["path"], scope["method"]
         parts = path.split("/")[2:]  # the path of `OPTIONS *` has not even one
         if path.startswith("/v1/") and path not in self._pages:
+            if len(parts) == 2 and parts[0] == "ingest":
+                post = method == "POST"
+                return await self._ingested(parts[1], scope, receive) if post else self._not_allowed(b"POST")
             if len(parts) == 2 and parts[1] in _ACTIONS:
                 post = method == "POST"
                 return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
@@ -104,6 +112,8 @@ class WindrowMiddleware:
                 return self._read(method, lambda: self._describe(parts[0]))
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
             return await asyncio.to_thread(self._read, method, lambda: self._report(path))
+        if path == "/ui/lineage":
+            return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
         page = self._pages.get(path)
         return self._read(method, page) if page else self._read("GET", _nothing_here)
 
@@ -119,6 +129,23 @@ class WindrowMiddleware:
             reply = self._failed(name, error, request_id)
         known = name if name in worker.live.services else ""
         worker.metrics.observe(known, action, reply.status, time.perf_counter() - begin)
+        return reply
+
+    async def _ingested(self, name: str, scope: Scope, receive: Receive) -> Reply:
+        begin, worker, retry = time.perf_counter(), self._worker, b""
+        request_id = worker.plane.new_id()
+        try:
+            check_peer(scope)  # before the body is read: who may not send events has no need to
+            body = await read_body(scope, receive)
+            reply = Reply(202, worker.ingest.accept(name, body, request_id=request_id))
+        except _GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
+            told = _told(error, request_id)
+            retry = b"%d" % worker.retry_after if told.status in (429, 503) else b""
+            reply = Reply(told.status, problem(told, request_id), _PROBLEM, retry_after=retry)
+        known = name if name in worker.ingest.accepted else ""
+        worker.metrics.observe(known, "ingest", reply.status, time.perf_counter() - begin)
         return reply
 
     def _call(self, action: str, scope: Scope) -> Callable[..., Awaitable[bytes]]:
@@ -163,9 +190,12 @@ class WindrowMiddleware:
     def _report(self, path: str) -> Reply:
         return Reply(200, pages.report(self._worker.reports, path), _HTML)
 
+    def _lineage(self, query: bytes) -> Reply:
+        return Reply(200, lineage_page(self._worker.settings.home, query, self._worker.live), _HTML)
+
     def _openapi(self) -> Reply:
         releases = {name: service.release for name, service in self._worker.live.services.items()}
-        return Reply(200, encode(openapi(releases)))
+        return Reply(200, encode(openapi(releases, self._worker.ingest.streams)))
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

@@ -54,7 +54,7 @@ class LiveService:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The request fields that are entity keys."""
-        used = [name for lookup in self.release.contract.lookups for name in lookup.keys.values()]
+        used = [name for lookup in self.release.contract.lookups for name in lookup.fields]
         return tuple(dict.fromkeys(used))
 
     @cached_property
@@ -67,7 +67,7 @@ class LiveService:
             return
         row, groups = next(iter(vectors.unknown.items()))
         group = groups[0]
-        keys = [tuple(lk.keys.values()) for lk in self.release.contract.lookups if lk.group == group][0]
+        keys = next(lk.fields for lk in self.release.contract.lookups if lk.group == group and lk.fields)
         where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
         step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"
         raise RequestError(

@@ -36,6 +36,7 @@ class Loader:
         self._online: OnlineStore | None = None
         self._spans: Mapping[str, Span] = {}
         self._latest: dict[_ClockKey, int] = {}
+        self._heard: dict[str, int] = {}
 
     def changed(self) -> int:
         """Return a number that differs when the metadata were written to."""
@@ -65,6 +66,11 @@ class Loader:
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()
             raise
+
+    def heard(self, known: Mapping[str, int]) -> None:
+        """Learn the latest known time of sources from events that this worker took in: ahead of the metadata."""
+        self._heard.update(known)
+        self._latest.clear()
 
     def close(self) -> None:
         """Give back the stores."""
@@ -102,6 +108,8 @@ class Loader:
     def _find_latest(self, key: _ClockKey) -> int:
         # Kept until the spans are read again: every request asks for it.
         (sources, otherwise), spans = key, self._spans
+        heard = self._heard
         known = [spans[s].known for s in sources if s in spans] or [span.known for span in spans.values()]
+        known += [heard[s] for s in sources if s in heard]
         found = self._latest[key] = max(known, default=otherwise)
         return found

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class IngestFacts(NamedTuple):
+    """What became of events: accepted by this worker by name; applied, parked and committed by the home's applier."""
+
+    accepted: Mapping[str, int] = {}
+    online: int = 0
+    parked: int = 0
+    committed: int = 0
+    backlog: int = 0
 
 
 class Metrics:
@@ -29,6 +39,7 @@ class Metrics:
         self._seconds: dict[str, list[int]] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self.live: dict[str, str] = {}
+        self.ingest = IngestFacts()
 
     def observe(self, service: str, route: str, status: int, seconds: float) -> None:
         """Count one request to a live service (or to "", where there is none)."""
@@ -67,6 +78,23 @@ class Metrics:
         for service, release in sorted(self.live.items()):
             live.add_metric([service, release], 1)
         yield live
+        yield from self._ingested()
+
+    def _ingested(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        facts = self.ingest
+        accepted = CounterMetricFamily("windrow_ingest_accepted", "Events accepted by this worker", labels=["name"])
+        for name, count in sorted(facts.accepted.items()):
+            accepted.add_metric([name], count)
+        yield accepted
+        for what, help_, value in (
+            ("online", "Events applied to the online store since the applier started", facts.online),
+            ("parked", "Events that could not be applied, since the applier started", facts.parked),
+            ("committed", "Events committed to the lake since the applier started", facts.committed),
+        ):
+            yield CounterMetricFamily(f"windrow_ingest_{what}", help_, value=value)
+        yield GaugeMetricFamily("windrow_ingest_backlog_bytes", "Events not in the lake yet", value=facts.backlog)
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, int]]:

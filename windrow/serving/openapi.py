@@ -9,6 +9,7 @@ from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
 from windrow.serving.requests import MAX_ROWS, MAX_TEXT
+from windrow.stores.ingest_catalogue import Stream
 
 _TYPES: dict[str, dict[str, Any]] = {
     "bool": {"type": "boolean"},
@@ -28,26 +29,57 @@ _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and c
 _STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
 
 
-def openapi(releases: Mapping[str, Release]) -> dict[str, Any]:
-    """Return the document for the live releases, by service."""
+def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | None = None) -> dict[str, Any]:
+    """Return the document for the live releases, by service, and for the names that take events."""
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Problem": _problem(), "Outcomes": _outcomes()}
     for name, release in sorted(releases.items()):
         schemas |= {f"{name}.Row": row_schema(release.contract), f"{name}.Answer": _answer(release)}
         paths |= _paths(name)
+    for name, stream in sorted((streams or {}).items()):
+        schemas[f"ingest.{name}.Row"] = event_schema(stream)
+        paths |= _ingest_path(name, stream)
     facts = {"title": "windrow prediction services", "version": "1"}
     return {"openapi": "3.1.0", "info": facts, "paths": paths, "components": {"schemas": schemas}}
 
 
 def row_schema(contract: Contract) -> dict[str, Any]:
     """Return the JSON schema of one row of a request."""
-    keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
+    keys = {name for lookup in contract.lookups for name in lookup.fields}
     fields = {f.name: _field(f, key=f.name in keys) for f in contract.request}
     fields |= {f.name: {**_field(f, key=False), "description": _LOGGED} for f in contract.optional}
     return {
         "type": "object",
         "properties": {**fields, "event_time": _EVENT_TIME},
-        "required": [f.name for f in contract.request],
+        "required": [*(f.name for f in contract.request), *(["event_time"] if contract.timed else [])],
+        "additionalProperties": False,
+    }
+
+
+def event_schema(stream: Stream) -> dict[str, Any]:
+    """Return the JSON schema of one event."""
+    fields = {}
+    for field in stream.fields:
+        fields[field.name] = dict(_TYPES[field.dtype])
+        if field.nullable:
+            fields[field.name]["type"] = [fields[field.name]["type"], "null"]
+    required = list(stream.names)
+    return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+
+
+def _ingest_path(name: str, stream: Stream) -> dict[str, Any]:
+    row = {"$ref": f"#/components/schemas/ingest.{name}.Row"}
+    answer = {"type": "object", "properties": {"accepted": {"type": "integer"}}}
+    operation = _operation(f"ingest.{name}", f"Send events to {stream.key}", {"oneOf": [row, _many(row)]}, answer)
+    operation["responses"]["202"] = operation["responses"].pop("200")
+    return {f"/v1/ingest/{name}": {"post": operation}}
+
+
+def _many(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}},
+        "required": ["rows"],
         "additionalProperties": False,
     }
 
@@ -63,12 +95,7 @@ def _field(field: Field, *, key: bool) -> dict[str, Any]:
 
 def _paths(name: str) -> dict[str, Any]:
     row = {"$ref": f"#/components/schemas/{name}.Row"}
-    many = {
-        "type": "object",
-        "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}},
-        "required": ["rows"],
-        "additionalProperties": False,
-    }
+    many = _many(row)
     return {
         f"/v1/{name}/predict": {
             "post": _operation(

@@ -24,7 +24,9 @@ def index(live: LiveServices) -> bytes:
         if rows
         else "<p>No service is live yet: run <code>windrow run SERVICE</code>.</p>"
     )
-    links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/v1/openapi.json", "/readyz", "/metrics"))
+    links = " · ".join(
+        f'<a href="{path}">{path}</a>' for path in ("/ui/lineage", "/v1/openapi.json", "/readyz", "/metrics")
+    )
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p></html>'
     return page.encode()
 

@@ -67,11 +67,12 @@ class RowReader:
 
     def __init__(self, contract: Contract) -> None:
         self._fields = {f.name: f for f in (*contract.request, *contract.optional)}
-        self._keys = {name for lookup in contract.lookups for name in lookup.keys.values()}
+        self._keys = {name for lookup in contract.lookups for name in lookup.fields}
         self._checks = {name: self._check_of(f) for name, f in self._fields.items()} | {
             EVENT_TIME: _or_null(_timestamp)
         }
         self._needed = tuple(f.name for f in contract.request)
+        self._timed = contract.timed
         self._quick = _Quick.of(self._fields, self._keys, self._needed)
 
     def read(self, body: bytes) -> Rows:
@@ -82,7 +83,10 @@ class RowReader:
         RequestError
             400 for what is not JSON, 422 for what is not in the contract.
         """
-        return (self._quick and self._quick.read(body)) or self.read_carefully(body)
+        made = (self._quick and self._quick.read(body)) or self.read_carefully(body)
+        if self._timed and None in made.times:
+            raise _no_time(made.times.index(None), many=len(made.times) > 1)
+        return made
 
     def read_carefully(self, body: bytes) -> Rows:
         """Do what `read` does field by field; it decides, and knows what to say of a mistake."""
@@ -131,6 +135,14 @@ class RowReader:
             return RequestError(422, "missing-key", f"The key {name!r} is missing", where=where, next_step=step)
         step = f"add {name!r} ({field.dtype})" + (", or null if it is not known" if field.nullable else "")
         return RequestError(422, "missing-field", f"Field {name!r} is missing", where=where, next_step=step)
+
+
+def _no_time(row: int, *, many: bool) -> RequestError:
+    # Its event may have been pushed already: only its time tells what came before it.
+    what = "Field 'event_time' is missing, which this service needs: the event itself is in the stream it counts"
+    where = f"$.rows[{row}]" if many else "$"
+    step = 'add the event\'s own time, such as "2026-01-31T09:00:00Z"'
+    return RequestError(422, "missing-field", what, where=where, next_step=step)
 
 
 class _Quick:

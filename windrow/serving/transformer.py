@@ -1,5 +1,7 @@
 """From request rows to the model's inputs: one batched online read, on-demand functions, one vector by name.
 
+Where the key of a group is a value of another one, a second batched read follows the first.
+
 What it returns equals `windrow.features.contract.canonical` of the same values, whatever the number
 of rows; the way there is short because it is on every request.
 """
@@ -19,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import SECOND
-from windrow.errors import RequestError, StoreError, listed
-from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input
+from windrow.errors import PastError, RequestError, StoreError, listed
+from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input, stages
 from windrow.features.on_demand import compute, load_functions
+from windrow.features.tiles import Tiles
 from windrow.schema import EVENT_TIME, Status
 from windrow.stores.online import OnlineStore, Row
 
@@ -51,7 +54,8 @@ class Vectors(msgspec.Struct, frozen=True, gc=False):
     statuses
         Feature -> `Status` for each row.
     unknown
-        Row -> names of the groups that have no row for its entity; rows without such a group are not in it.
+        Row -> names of the groups that have no row for an entity that the request names; rows without such a
+        group are not in it.
     """
 
     names: tuple[str, ...]
@@ -120,9 +124,9 @@ class Transformer:
             names = [spec.function for spec in contract.on_demand]
             functions = load_functions(contract.on_demand_source, names, where=f"view {contract.view!r}")
         self._online = online
-        self._reads = _reads(contract.lookups, online) if online is not None else []
+        self._stages = _stages(contract.lookups, online) if online is not None else []
         self._raw = _picker([f.name for f in contract.request])
-        places = _places(contract, self._reads)
+        places = _places(contract, [read for reads in self._stages for read in reads])
         self._functions = [_Function(spec, functions[spec.function], places) for spec in contract.on_demand]
         self._pick = _picker([places[f.name] for f in contract.features])
         self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
@@ -147,24 +151,28 @@ class Transformer:
         RequestError
             If a row asks about a time before its newest stored values: they would look ahead.
         """
-        reads = self._reads
-        found = iter(self._found([(read.group, read.key(row)) for row in rows for read in reads]))
-        flat: list[list[Any]] = []
+        flat: list[list[Any]] = [[] for _ in rows]
         gaps: _Gaps = {}
-        for row, time in zip(rows, times, strict=True):
-            values: list[Any] = []
-            for read in reads:
-                state = read.extend(values, next(found), time)
-                if state != _PRESENT:
-                    gaps.setdefault(len(flat), []).append((read, state))
+        for reads in self._stages:
+            found = iter(self._found(reads, rows, flat))
+            for i, (row, values, time) in enumerate(zip(rows, flat, times, strict=True)):
+                for read in reads:
+                    state = read.extend(values, next(found), time, row)
+                    if state != _PRESENT:
+                        gaps.setdefault(i, []).append((read, state))
+        for row, values in zip(rows, flat, strict=True):
             values += self._raw(row)
-            flat.append(values)
         for function in self._functions:
             function.extend(flat, times)
         return self._gathered([self._pick(values) for values in flat], gaps)
 
-    def _found(self, wanted: list[tuple[str, tuple[Any, ...]]]) -> list[Row | None]:
-        return self._online.read(wanted) if wanted and self._online is not None else []
+    def _found(self, reads: list[_Read], rows: Sequence[Mapping[str, Any]], flat: list[list[Any]]) -> list[Row | None]:
+        online: OnlineStore = self._online  # type: ignore[assignment]  # without a store there are no reads
+        if not reads[0].later:
+            return online.read([(read.group, read.key(row)) for row in rows for read in reads])
+        keys = [(read.group, read.found_key(row, v)) for row, v in zip(rows, flat, strict=True) for read in reads]
+        found = iter(online.read([wanted for wanted in keys if None not in wanted[1]]))
+        return [None if None in key else next(found) for _, key in keys]
 
     def _gathered(self, picked: list[tuple[Any, ...]], gaps: _Gaps) -> Vectors:
         if self._times:
@@ -212,7 +220,10 @@ class Transformer:
 
 @dataclass(slots=True)
 class _Read:
-    """All that is read of one group under one key, prepared: the key's fields, and the columns' places."""
+    """All that is read of one group under one key, prepared: the key's fields, and the columns' places.
+
+    `parts` are where a key comes from that is not only of the request's fields: a field, or the place of a stored value.
+    """
 
     group: str
     ttl: int | None
@@ -220,9 +231,20 @@ class _Read:
     columns: tuple[str, ...]
     names: tuple[str, ...]
     online: OnlineStore
+    parts: tuple[str | int, ...] = ()
+    named: bool = True
     pick: _Pick | None = None
 
-    def extend(self, values: list[Any], stored: Row | None, time: int) -> int:
+    @property
+    def later(self) -> bool:
+        """Whether its key is known only when other groups have been read."""
+        return bool(self.parts)
+
+    def found_key(self, row: Mapping[str, Any], values: list[Any]) -> tuple[Any, ...]:
+        """Return the key of a later read; a missing part is None."""
+        return tuple(row[part] if isinstance(part, str) else values[part] for part in self.parts)
+
+    def extend(self, values: list[Any], stored: Row | None, time: int, row: Mapping[str, Any]) -> int:
         """Append the group's values as of `time`, or as many missing ones; return the `Status` of the row."""
         state = _NOT_FOUND
         if stored is not None:
@@ -261,25 +283,71 @@ class _Read:
         )
 
 
+class _Aggregate(_Read):
+    """What is computed at the time asked about from the state of an entity's events."""
+
+    __slots__ = ("_choose", "_current", "_tiles")
+
+    def __init__(self, lookup: Lookup, *read: Any) -> None:
+        super().__init__(*read)
+        assert lookup.aggregate is not None
+        self._tiles, places = Tiles(lookup.aggregate), list(lookup.aggregate.features)
+        self._choose = _picker([places.index(name) for name in self.columns])
+        self._current = bool(lookup.aggregate.current(self.columns))
+
+    def extend(self, values: list[Any], stored: Row | None, time: int, row: Mapping[str, Any]) -> int:
+        """Append the functions' values at `time`; of an entity without events those over nothing."""
+        state = None if stored is None else stored.values[0]
+        try:
+            made, status = self._tiles.values(state, time, row if self._current else None)
+        except PastError:
+            raise self._past() from None
+        values += self._choose(made)
+        return status
+
+    def resolve(self) -> bool:
+        """A state is one value: there is no column to find."""
+        return True
+
+
 _Gaps = dict[int, list[tuple[_Read, int]]]  # row -> what it has no values of, and why
 
 
 def _unknown(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
-    found = {row: tuple(read.group for read, state in reads if state == _NOT_FOUND) for row, reads in gaps.items()}
+    found = {
+        row: tuple(read.group for read, state in reads if state == _NOT_FOUND and read.named)
+        for row, reads in gaps.items()
+    }
     return {row: groups for row, groups in found.items() if groups}
 
 
-def _reads(lookups: Sequence[Lookup], online: OnlineStore) -> list[_Read]:
+def _stages(lookups: Sequence[Lookup], online: OnlineStore) -> list[list[_Read]]:
+    """Return what can be read at once, and what can be read after it."""
+    made: list[list[_Read]] = []
+    places: dict[str, int] = {}
+    for stage in stages(lookups):
+        made.append(_reads(stage, online, places))
+        for read in made[-1]:
+            places |= {name: len(places) + i for i, name in enumerate(read.names)}
+    return made
+
+
+def _reads(lookups: Sequence[Lookup], online: OnlineStore, places: Mapping[str, int]) -> list[_Read]:
     """Put lookups of one group under one key together: one look-up each."""
     together: dict[tuple[str, tuple[str, ...]], list[Lookup]] = {}
     for lookup in lookups:
-        together.setdefault((lookup.group, tuple(lookup.keys.values())), []).append(lookup)
+        together.setdefault((lookup.group, tuple(lookup.references.values())), []).append(lookup)
     reads = []
-    for (group, fields), parts in together.items():
+    for (group, _), parts in together.items():
         columns = [c for part in parts for c in part.columns.values()]
         names = [n for part in parts for n in part.columns]
-        reads.append(_Read(group, parts[0].ttl, _picker(fields), tuple(columns), tuple(names), online))
-        reads[-1].resolve()
+        keys = parts[0]
+        mixed = tuple(places[name] if key in keys.stored else name for key, name in keys.keys.items())
+        needs = group, keys.ttl, _picker(keys.fields), tuple(columns), tuple(names), online
+        read = _Read(*needs) if keys.aggregate is None else _Aggregate(keys, *needs)
+        read.parts, read.named = (mixed, False) if keys.stored else ((), bool(keys.fields))
+        reads.append(read)
+        read.resolve()
     return reads
 
 

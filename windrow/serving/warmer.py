@@ -7,6 +7,7 @@ from typing import Any
 
 from windrow.errors import ModelError, RequestError
 from windrow.features.contract import Contract
+from windrow.schema import EVENT_TIME
 from windrow.serving.answers import encode
 from windrow.serving.live import LiveService
 
@@ -48,7 +49,8 @@ def sample_request(contract: Contract) -> bytes:
     >>> sample_request(Contract(view="v", spine="s", request=(amount,), optional=(), lookups=(), on_demand=(), features=(amount,)))
     b'{"amount":0.0}'
     """
-    return encode({f.name: _SAMPLES[f.dtype] for f in contract.request})
+    time = {EVENT_TIME: _SAMPLES["timestamp"]} if contract.timed else {}
+    return encode({f.name: _SAMPLES[f.dtype] for f in contract.request} | time)
 
 
 async def _answered(service: LiveService, body: bytes) -> bytes:

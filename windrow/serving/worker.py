@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import subprocess
 import threading
@@ -10,15 +11,18 @@ from pathlib import Path
 
 from windrow.errors import StoreError
 from windrow.serving.child import spawn
+from windrow.serving.ingest import Ingest
 from windrow.serving.live import LiveServices
-from windrow.serving.metrics import Metrics
+from windrow.serving.metrics import IngestFacts, Metrics
 from windrow.serving.plane import Plane
 from windrow.serving.turn import Turn
 from windrow.settings import Settings
+from windrow.stores.ingest_status import told
 from windrow.stores.log import LogWriter
 from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
+APPLIER = "windrow.stores.applier"
 WRITERS = 64
 STOP_SECONDS = 5.0
 
@@ -31,7 +35,8 @@ class Worker:
     settings
         Where everything is.
     committer
-        Whether to keep a committer running beside it (the file lock elects one per host).
+        Whether to keep a committer and, where events are taken in, an applier running beside it (file locks elect
+        one of each per host).
     """
 
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
@@ -40,7 +45,8 @@ class Worker:
         self._with_committer = committer
         self._stop = threading.Event()
         # A thread of its own, because a child ends with the thread that started it.
-        self._committer = threading.Thread(target=self._committing, name="windrow-committer", daemon=True)
+        self._committer = self._keeper(COMMITTER)
+        self._applier = self._keeper(APPLIER)
 
     def start(self) -> None:
         """Open the stores and follow the registry; returns at once, `live.ready` says when it can answer."""
@@ -52,29 +58,50 @@ class Worker:
         self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
         self.turn = Turn(self.plane)
+        self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
         self.live.start()
         if self._with_committer:
             self._committer.start()
+        if self.ingest.streams or self.ingest.waiting() or settings.streams:
+            self._apply()
 
     def close(self) -> None:
         """Stop following, and give back models, stores and the log's segment."""
+        # First: what the applier finds when it is asked to end, it still commits.
+        self.ingest.close()
         self._stop.set()
         self.live.close()
         self._log.close()
         self._loader.close()
-        if self._committer.is_alive():
-            self._committer.join(STOP_SECONDS)
+        for keeper in (self._committer, self._applier):
+            if keeper.is_alive():
+                keeper.join(STOP_SECONDS)
 
     def measured(self) -> bytes:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
+        done, ingest = told(self.ingest.folder), self.ingest
+        self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         return self.metrics.text()
 
-    def _committing(self) -> None:
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which an event that was refused may be sent again: by then the lake has had its turn."""
+        return max(1, math.ceil(self.settings.ingest_every))
+
+    def _apply(self) -> None:
+        if self._with_committer and not self._applier.is_alive():
+            self._applier.start()
+
+    def _keeper(self, module: str) -> threading.Thread:
+        name = f"windrow-{module.rpartition('.')[2]}"
+        return threading.Thread(target=self._keeping, args=(module,), name=name, daemon=True)
+
+    def _keeping(self, module: str) -> None:
         environ = {**os.environ, **self.settings.environ()}
         switch_off(environ)
         while not self._stop.is_set():
-            child = spawn(["-m", COMMITTER], environ=environ)
+            child = spawn(["-m", module], environ=environ)
             while child.poll() is None and not self._stop.wait(0.2):
                 pass
             _end(child)

@@ -21,13 +21,16 @@ _ZONE = r"([Zz]|[+-]\d{2}(:?\d{2})?)"
 _DAY, _MINUTES = r"\d{4}-\d{2}-\d{2}", r"[T ]\d{2}:\d{2}"
 _NUMERAL = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _SECONDS = r"(:\d{2}(\.\d{1,6}0*)?)?"
+_DOUBLE = "try_cast(trimmed AS DOUBLE)"
+# A whole number that float32 would store as another one; see windrow.features.exact.
+_OTHER_WHOLE = f"(abs({_DOUBLE}) > 16777216 AND floor({_DOUBLE}) = {_DOUBLE} AND {_DOUBLE} <> CAST(try_cast(trimmed AS FLOAT) AS DOUBLE))"
 # DuckDB rounds '1.7' to an integer, reads '1_000' and refuses times without seconds: so the form is checked first.
 _CASTS = {
     "string": "text",
     "bool": "CASE lower(trimmed) WHEN 'true' THEN true WHEN 'yes' THEN true WHEN '1' THEN true WHEN 'false' THEN false WHEN 'no' THEN false WHEN '0' THEN false END",
     "int32": r"CASE WHEN regexp_full_match(trimmed, '[+-]?\d+(\.0*)?') THEN try_cast(split_part(trimmed, '.', 1) AS INTEGER) END",
     "int64": r"CASE WHEN regexp_full_match(trimmed, '[+-]?\d+(\.0*)?') THEN try_cast(split_part(trimmed, '.', 1) AS BIGINT) END",
-    "float32": f"CASE WHEN regexp_full_match(trimmed, '{_NUMERAL}') AND isfinite(try_cast(trimmed AS FLOAT)) THEN try_cast(trimmed AS FLOAT) END",
+    "float32": f"CASE WHEN regexp_full_match(trimmed, '{_NUMERAL}') AND isfinite(try_cast(trimmed AS FLOAT)) AND NOT {_OTHER_WHOLE} THEN try_cast(trimmed AS FLOAT) END",
     "float64": f"CASE WHEN regexp_full_match(trimmed, '{_NUMERAL}') AND isfinite(try_cast(trimmed AS DOUBLE)) THEN try_cast(trimmed AS DOUBLE) END",
 }
 _WITH_SECONDS = rf"regexp_replace(trimmed, '^({_DAY}{_MINUTES})({_ZONE}?)$', '\1:00\2')"
@@ -48,10 +51,10 @@ class Numbered(NamedTuple):
     numbers: pa.ChunkedArray
 
 
-def read_csv(source: Source, path: Path) -> Numbered:
+def read_csv(source: Source, path: Path, *, since: int | None = None) -> Numbered:
     """Return the columns of ``source.fields`` from the file `path`, as the source's `CsvFile` maps them.
 
-    Blank cells are null. Rows that `CsvFile.where` leaves out are not cast.
+    Blank cells are null. Rows that `CsvFile.where` leaves out are not cast, nor those known up to `since`.
 
     Raises
     ------
@@ -64,7 +67,8 @@ def read_csv(source: Source, path: Path) -> Numbered:
     """
     file = source.file or CsvFile(path.name, {name: name for name in source.fields})
     text = _filtered(_read_text(path, _header(path, file)), file)
-    reading = _Reading(source, file, text)
+    reading = _Reading(source, file, text if since is None else _later(_Reading(source, file, text), since))
+    text = reading.text
     return Numbered({name: reading.column(name) for name in source.fields}, text.column(_NUMBER))
 
 
@@ -221,6 +225,16 @@ def _filtered(text: pa.Table, file: CsvFile) -> pa.Table:
     for column, wanted in file.where.items():
         text = text.filter(pc.equal(text.column(column), wanted))
     return text
+
+
+def _later(reading: _Reading, since: int) -> pa.Table:
+    """Return the rows known after `since`, and those whose time is missing, which is told later."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    source = reading.source
+    known = reading.column(source.known_at or str(source.event_time)).cast(pa.int64())
+    return reading.text.filter(pc.fill_null(pc.greater(known, since - (0 if source.known_at else source.delay)), True))
 
 
 def _shown(cell: str) -> str:

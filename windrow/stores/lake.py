@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import random
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from windrow.errors import NotFoundError, SchemaError, StoreError, listed
+from windrow.errors import NotFoundError, StoreError, listed
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ, fingerprint
+from windrow.stores.delta import (
+    COMMIT_RETRIES,
+    DELETED,
+    configuration,
+    files_of,
+    fitted,
+    numbered,
+    open_delta,
+    plain,
+    refuse_unreadable,
+    user_schema,
+    with_retries,
+)
 from windrow.stores.sequence import next_seq
 
 if TYPE_CHECKING:
@@ -21,18 +32,10 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from ibis.backends import BaseBackend
 
-_KEY = re.compile(r"[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*")
-# Eight processes with fifty appends each lost six of them at deltalake's default of 15 (measured).
-_COMMIT_RETRIES = 200
-_ATTEMPTS = 8
-_FIRST_PAUSE = 0.02
-# Both make the Parquet files alone an incomplete answer, and the engine reads the files alone.
-_UNREADABLE = {"deletionVectors": "deletion vectors", "columnMapping": "column mapping"}
-_NARROWED = {"large_string": "string", "string_view": "string", "large_binary": "binary"}
-_TIMES = "timestamp[us, tz=UTC]"
-_STORED = ("bool", "int8", "int16", "int32", "int64", "float", "double", "string", "binary", "date32[day]", _TIMES)
+    from windrow.stores.deletes import Deletion
 
-_T = TypeVar("_T")
+_KEY = re.compile(r"[A-Za-z0-9_\-]+(/[A-Za-z0-9_\-]+)*")
+REMOVED = "_removed"
 
 
 class TableStats(NamedTuple):
@@ -121,7 +124,7 @@ class LakeTable:
     @property
     def schema(self) -> pa.Schema:
         """The stored columns, ``_seq`` last; raise `NotFoundError` if nothing was written."""
-        return _arrow_schema(self._open())
+        return user_schema(self.open())
 
     def append(self, rows: pa.Table, *, transaction: tuple[str, int] | None = None) -> int:
         """Commit `rows` at once and return the ``_seq`` they were given.
@@ -163,7 +166,7 @@ class LakeTable:
         predicate = where if where and self.exists else None
         return self._write(rows, mode="overwrite", predicate=predicate)
 
-    def scan(self, con: BaseBackend, *, as_of: int | None = None) -> ir.Table:
+    def scan(self, con: BaseBackend, *, as_of: int | None = None, deleted: bool = False) -> ir.Table:
         """Return every row as an Ibis table of `con`.
 
         Parameters
@@ -171,7 +174,9 @@ class LakeTable:
         con
             An engine that reads local Parquet files (`windrow.stores.engine.engine`).
         as_of
-            Only rows with ``_seq <= as_of``.
+            Only rows with ``_seq <= as_of``, those deleted since included.
+        deleted
+            Also rows that are deleted.
 
         Raises
         ------
@@ -180,21 +185,92 @@ class LakeTable:
         StoreError
             If another program gave the table deletion vectors or column mapping.
         """
-        import ibis
-        import pyarrow as pa
-
-        delta = self._open()
-        files = delta.file_uris()
-        schema = _arrow_schema(delta)
-        if not files:
-            return ibis.memtable(
-                pa.table({n: pa.array([], t) for n, t in zip(schema.names, schema.types, strict=True)})
-            )
-        # One name per table and version, so that repeated scans do not pile up views.
-        name = f"{self.key}@{delta.version()}_{fingerprint(self.path)}"
-        # A file written before a column was added has to give null for it, whichever file comes first.
-        table = con.read_parquet(files, table_name=name, union_by_name=True).select(schema.names)
+        table = self._physical(con)
+        if DELETED in table.columns:
+            ended = table[DELETED]
+            alive = ended.isnull() if as_of is None else ended.isnull() | (ended > as_of)
+            table = (table if deleted else table.filter(alive)).drop(DELETED)
         return table if as_of is None else table.filter(table[SEQ] <= as_of)
+
+    def changes_since(self, con: BaseBackend, seq: int, *, as_of: int | None = None) -> ir.Table:
+        """Return what a reader who has seen everything up to `seq` has to add and to take away.
+
+        Parameters
+        ----------
+        seq
+            The newest ``_seq`` that was seen, such as a `TableStats.seq`.
+        as_of
+            Only changes up to this ``_seq``; default: all.
+
+        Returns
+        -------
+        ibis.expr.types.Table
+            The stored columns and ``_removed``: False for a row written after `seq` and still in force,
+            True for one that was in force at `seq` and is deleted. A row that came and went since is neither.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import pyarrow as pa
+        >>> from windrow.stores.engine import engine
+        >>> table = Lake(tempfile.mkdtemp()).table("features/card_v1")
+        >>> seen = table.append(pa.table({"card_id": [1]}))
+        >>> _ = table.append(pa.table({"card_id": [2]}))
+        >>> _ = table.delete(pa.table({"card_id": [1]}))
+        >>> table.changes_since(engine(), seen).select("card_id", "_removed").order_by("card_id").to_pyarrow().to_pylist()
+        [{'card_id': 1, '_removed': True}, {'card_id': 2, '_removed': False}]
+        """
+        import ibis
+
+        table = self._physical(con)
+        ended = table[DELETED] if DELETED in table.columns else ibis.null("int64")
+        if as_of is not None:
+            table = table.filter(table[SEQ] <= as_of)
+            ended = ibis.ifelse(ended <= as_of, ended, ibis.null("int64"))
+        written = (table[SEQ] > seq) & ended.isnull()
+        removed = (table[SEQ] <= seq) & (ended > seq).fill_null(False)
+        marked = table.mutate(**{REMOVED: removed}).filter(written | removed)
+        return marked.drop(DELETED) if DELETED in marked.columns else marked
+
+    def delete(self, rows: pa.Table, *, on: Sequence[str] | None = None) -> Deletion:
+        """End every row that equals one of `rows`; ``as_of`` before now still shows it.
+
+        Parameters
+        ----------
+        rows
+            n rows with the columns `on`; null equals null.
+        on
+            The columns to compare; default: all of `rows`.
+
+        Returns
+        -------
+        Deletion
+            The ``_seq`` of the delete, and how many rows it ended.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing was written yet.
+        SchemaError
+            If a column is not stored, or of another type.
+        StoreError
+            If the commit fails; every row is as it was.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import pyarrow as pa
+        >>> from windrow.stores.engine import engine
+        >>> table = Lake(tempfile.mkdtemp()).table("sources/payments")
+        >>> before = table.append(pa.table({"payment_id": [1, 2]}))
+        >>> table.delete(pa.table({"payment_id": [1]})).rows
+        1
+        >>> [t.payment_id.to_pyarrow().to_pylist() for t in (table.scan(engine()), table.scan(engine(), as_of=before))]
+        [[2], [1, 2]]
+        """
+        from windrow.stores.deletes import delete_rows
+
+        return delete_rows(self, rows, list(on or rows.column_names))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -202,17 +278,38 @@ class LakeTable:
 
         Held by ``flock``, so it ends with the process. Plain appends neither need it nor wait for it.
         """
+        with self._flock("lock", fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Keep everybody on this host from writing at all: no file is on its way to a commit."""
+        with self._flock("gate", fcntl.LOCK_EX), self._flock("writers", fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold back `still` while files are written and committed; writers do not wait for each other."""
+        with ExitStack() as held:
+            # Through a gate, so that somebody who wants stillness gets it, however many writers there are.
+            with self._flock("gate", fcntl.LOCK_SH):
+                held.enter_context(self._flock("writers", fcntl.LOCK_SH))
+            yield
+
+    @contextmanager
+    def _flock(self, name: str, how: int) -> Iterator[None]:
         folder = Path(self.lake.root) / "_locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{self.key.replace('/', '.')}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with (folder / f"{self.key.replace('/', '.')}.{name}").open("w") as file:
+            fcntl.flock(file, how)
             yield
 
     def transaction_version(self, app: str) -> int | None:
         """Return the last version that `app` committed, or None."""
-        if not self.exists:
+        delta = open_delta(self.path)
+        if delta is None:
             return None
-        version: int | None = self._open().transaction_version(app)
+        version: int | None = delta.transaction_version(app)
         return version
 
     def stats(self) -> TableStats:
@@ -220,25 +317,38 @@ class LakeTable:
 
         Times are read from the rows: Delta's own statistics are cut to milliseconds.
         """
-        import pyarrow as pa
-
         from windrow.stores.engine import engine
 
-        delta = self._open()
-        sizes = pa.table(delta.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
-        facts = _facts(self.scan(engine()))
+        delta = self.open()
+        sizes = [file.bytes for file in files_of(delta)]
+        facts = _facts(self._physical(engine(), delta))
         return TableStats(files=len(sizes), bytes=sum(sizes), version=delta.version(), **facts)
 
-    def _open(self) -> DeltaTable:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
-
-        try:
-            delta = DeltaTable(self.path)
-        except TableNotFoundError:
-            raise self._not_found() from None
-        _refuse_unreadable(self.key, delta)
+    def open(self) -> DeltaTable:
+        """Return the Delta table behind this one; raise `NotFoundError` or `StoreError` as `scan` does."""
+        delta = open_delta(self.path)
+        if delta is None:
+            raise self._not_found()
+        refuse_unreadable(self.key, delta)
         return delta
+
+    def _physical(self, con: BaseBackend, delta: DeltaTable | None = None) -> ir.Table:
+        """Return every row of every file: deleted ones too where the table has any."""
+        import ibis
+        import pyarrow as pa
+
+        delta = delta or self.open()
+        files = [f"{self.path}/{file.path}" for file in files_of(delta)]
+        schema = user_schema(delta)
+        if not files:
+            return ibis.memtable(
+                pa.table({n: pa.array([], t) for n, t in zip(schema.names, schema.types, strict=True)})
+            )
+        # One name per table and version, so that repeated scans do not pile up views.
+        name = f"{self.key}@{delta.version()}_{fingerprint(self.path)}"
+        # A file written before a column was added has to give null for it, whichever file comes first.
+        table = con.read_parquet(files, table_name=name, union_by_name=True)
+        return table.select([*schema.names, *([DELETED] if DELETED in table.columns else [])])
 
     def _not_found(self) -> NotFoundError:
         return NotFoundError(
@@ -248,133 +358,44 @@ class LakeTable:
         )
 
     def _write(self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, **options: Any) -> int:
-        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
-        data, seq = _plain(self.key, rows), next_seq()
+        data, seq = plain(self.key, rows), next_seq()
         applied = [Transaction(*transaction)] if transaction else None
-        commit = CommitProperties(max_commit_retries=_COMMIT_RETRIES, app_transactions=applied)
+        commit = CommitProperties(max_commit_retries=COMMIT_RETRIES, app_transactions=applied)
+        # Looking for old entries in the log took half the time of an append to 1,000 files: the maintenance does it.
+        after = PostCommitHookProperties(cleanup_expired_logs=False)
 
         def attempt() -> None:
             # Read again on every attempt: somebody else may have made the table since.
-            fitted = _fitted(self.key, data, self._open()) if self.exists else data
-            write_deltalake(self.path, _numbered(fitted, seq), commit_properties=commit, **options)
+            delta = open_delta(self.path)
+            if delta is not None:
+                refuse_unreadable(self.key, delta)
+            made = numbered(data if delta is None else fitted(self.key, data, delta), seq, delta)
+            # Of a new table only; deltalake refuses a configuration that differs from the stored one.
+            new: dict[str, Any] = {"configuration": configuration(made.schema)} if delta is None else {}
+            how = {"commit_properties": commit, "post_commithook_properties": after, **options}
+            write_deltalake(delta or self.path, made, **how, **new)
 
-        _with_retries(self.key, attempt)
+        with self.writing():
+            with_retries(self.key, attempt)
         return seq
 
 
-def _with_retries(key: str, attempt: Callable[[], _T]) -> _T:
-    from deltalake.exceptions import DeltaError
+def _facts(physical: ir.Table) -> dict[str, Any]:
+    """Return facts of the rows in force; only the newest change may be a delete."""
+    import ibis
 
-    for number in range(_ATTEMPTS):
-        try:
-            return attempt()
-        except (DeltaError, OSError) as error:
-            if number == _ATTEMPTS - 1 or not _may_pass(error):
-                raise _commit_failed(key, error) from error
-        # Jitter, so that writers that met once do not meet again.
-        time.sleep(_FIRST_PAUSE * 2**number * (0.5 + random.random()))  # noqa: S311 - not a secret
-    raise AssertionError("unreachable")
-
-
-def _may_pass(error: Exception) -> bool:
-    from deltalake.exceptions import CommitFailedError
-
-    # Two processes that create one table at the same time: the second one's error has no type of its own.
-    return isinstance(error, CommitFailedError) or "already exists" in str(error)
-
-
-def _commit_failed(key: str, error: Exception) -> StoreError:
-    reason = str(error).strip().splitlines()[0][:200]
-    return StoreError(
-        f"The commit to table {key!r} failed: {reason}",
-        exists="Nothing of it is visible",
-        next_step="check space and rights of the lake's folder, then write again",
-    )
-
-
-def _refuse_unreadable(key: str, delta: DeltaTable) -> None:
-    protocol, configuration = delta.protocol(), delta.metadata().configuration
-    used = {_UNREADABLE[f] for f in protocol.reader_features or () if f in _UNREADABLE}
-    if configuration.get("delta.columnMapping.mode", "none") != "none":
-        used.add("column mapping")
-    if used:
-        raise StoreError(
-            f"Table {key!r} uses {' and '.join(sorted(used))}, which its files alone do not show",
-            next_step="rewrite it without (copy its rows to a new table), and keep other programs from changing the lake",
-        )
-
-
-def _plain(key: str, rows: pa.Table) -> pa.Table:
-    """Return `rows` with nullable columns of types that Delta stores without changing a value."""
-    import pyarrow as pa
-
-    if SEQ in rows.column_names:
-        raise SchemaError(f"Rows for table {key!r} already have {SEQ}", next_step=f"drop {SEQ}: the lake gives it")
-    if len(set(rows.column_names)) < len(rows.column_names):
-        raise SchemaError(
-            f"Rows for table {key!r} have a column twice",
-            exists=f"They have {rows.column_names}",
-            next_step="rename one of them",
-        )
-    fields = []
-    for field in rows.schema:
-        name = _NARROWED.get(str(field.type), str(field.type))
-        if name not in _STORED:
-            raise SchemaError(
-                f"Table {key!r}: column {field.name!r} is {field.type}, which would not be stored unchanged",
-                exists=f"Stored are {', '.join(_STORED)}",
-                next_step=f"cast {field.name!r} to one of them (times: timestamp[us, tz=UTC])",
-            )
-        fields.append(pa.field(field.name, pa.type_for_alias(name) if name in _NARROWED.values() else field.type))
-    return rows.cast(pa.schema(fields))
-
-
-def _fitted(key: str, rows: pa.Table, delta: DeltaTable) -> pa.Table:
-    """Return `rows` in the stored order of columns; refuse any other difference."""
-    stored = _types(_arrow_schema(delta))
-    stored.pop(SEQ, None)
-    given = _types(rows.schema)
-    if stored != given:
-        raise SchemaError(
-            f"Rows do not fit table {key!r}: {_difference(stored, given)}",
-            exists=f"It stores {listed(stored)}",
-            next_step="give exactly its columns and types, or raise the version of the declaration",
-        )
-    return rows.select(list(stored))
-
-
-def _difference(stored: Mapping[str, str], given: Mapping[str, str]) -> str:
-    missing, extra = sorted(set(stored) - set(given)), sorted(set(given) - set(stored))
-    other = [f"{n!r} is {given[n]}, stored is {stored[n]}" for n in stored if n in given and given[n] != stored[n]]
-    parts = [missing and f"missing {listed(missing)}", extra and f"unknown {listed(extra)}", ", ".join(other[:3])]
-    return "; ".join(part for part in parts if part)
-
-
-def _types(schema: pa.Schema) -> dict[str, str]:
-    return {field.name: str(field.type) for field in schema}
-
-
-def _arrow_schema(delta: DeltaTable) -> pa.Schema:
-    import pyarrow as pa
-
-    # deltalake speaks the Arrow PyCapsule protocol; views of text come back as plain text.
-    return pa.schema(delta.schema().to_arrow())
-
-
-def _numbered(rows: pa.Table, seq: int) -> pa.Table:
-    import pyarrow as pa
-
-    return rows.append_column(SEQ, pa.repeat(pa.scalar(seq, pa.int64()), rows.num_rows))
-
-
-def _facts(table: ir.Table) -> dict[str, Any]:
+    deleted = physical[DELETED] if DELETED in physical.columns else ibis.null("int64")
+    rows = physical.mutate(windrow_ended=deleted)
+    alive = rows.windrow_ended.isnull()
     times = {"first": EVENT_TIME, "last": EVENT_TIME, "last_known": KNOWN_AT}
-    wanted = {"rows": table.count(), "seq": table[SEQ].max()}
+    newest = ibis.greatest(rows[SEQ].max(), rows.windrow_ended.max())
+    wanted = {"rows": rows.count(where=alive), "seq": newest}
     for name, column in times.items():
-        if column in table.columns:
-            wanted[name] = table[column].min() if name == "first" else table[column].max()
-    row = table.aggregate(**wanted).to_pyarrow()
+        if column in rows.columns:
+            wanted[name] = rows[column].min(where=alive) if name == "first" else rows[column].max(where=alive)
+    row = rows.aggregate(**wanted).to_pyarrow()
     # A timestamp's value is its microseconds: no datetime in between that could round it.
     cells = {name: row.column(name)[0] for name in row.column_names}
     found = {name: cell.value if hasattr(cell, "value") else cell.as_py() for name, cell in cells.items()}

@@ -6,9 +6,7 @@ segments into the lake; `PredictionLog` reads lake and segments as one table, ea
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from windrow.errors import StoreError
-from windrow.stores.segments import (
-    MAGIC,
-    OPEN,
-    SEALED,
-    Numbers,
-    SegmentId,
-    create,
-    frame,
-    frames,
-    read_segment,
-    segments,
-)
+from windrow.stores.segment_writer import SegmentWriter
+from windrow.stores.segments import MAGIC, SegmentId, frame, frames, read_segment, segments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,9 +23,8 @@ if TYPE_CHECKING:
     from windrow.features.contract import Contract
     from windrow.stores.lake import Lake
 
-SEGMENT_BYTES = 16 << 20
-SEGMENT_SECONDS = 5.0
 _HEAD = len(frame(b""))
+FILLER = "erased"  # kind of a record that stands where others were erased
 _OTHER = "log/_other"
 _SERVICE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -94,7 +81,7 @@ _decode = msgspec.msgpack.Decoder(list[LogRecord]).decode
 _json = msgspec.json.Encoder().encode
 
 
-class LogWriter:
+class LogWriter(SegmentWriter):
     """Appends records to this worker's own segment.
 
     Parameters
@@ -103,10 +90,8 @@ class LogWriter:
         Folder of all segments.
     worker
         Name of this process among the writers, the same after a restart.
-    segment_bytes, segment_seconds
-        A segment that is larger or older is handed to the committer at the next `append`.
-    sync
-        Whether each append waits for the disk: durable against a power cut, and 100 times slower.
+    **options
+        `segment_bytes`, `segment_seconds` and `sync` of `windrow.stores.segment_writer.SegmentWriter`.
 
     Raises
     ------
@@ -123,21 +108,9 @@ class LogWriter:
     [0.25]
     """
 
-    def __init__(
-        self, folder: Path, worker: str, *,
-        segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS, sync: bool = False,
-    ) -> None:  # fmt: skip
-        self._folder, self._bytes, self._sync = folder, segment_bytes, sync
-        self._seconds = segment_seconds
-        self._descriptor: int | None = None
-        self._segment: SegmentId | None = None
-        self._size, self._deadline = 0, 0.0
+    def __init__(self, folder: Path, worker: str, **options: Any) -> None:
+        super().__init__(folder, worker, what="prediction log", **options)
         self._frame = bytearray()
-        try:
-            self._numbers = Numbers(folder, worker)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        self._closed = False
 
     def append(self, records: Sequence[LogRecord]) -> None:
         """Write `records` as one frame with one ``write()``: all of them are in the log, or none.
@@ -147,38 +120,7 @@ class LogWriter:
         StoreError
             If they could not be written; the segment is as it was before.
         """
-        if self._closed:
-            raise StoreError(f"the log writer of {self._folder} is closed", next_step="open another")
-        data = self._framed(records)
-        try:
-            descriptor = self._current()
-            self._write(descriptor, data)
-        except OSError as error:
-            raise _unwritable(self._folder, error) from error
-
-    def rotate(self) -> None:
-        """Hand the segment to the committer, if it holds anything."""
-        if self._descriptor is None or self._segment is None:
-            return
-        path = self._segment.path(self._folder, OPEN)
-        if self._size > len(MAGIC):
-            path.rename(self._segment.path(self._folder, SEALED))
-        else:
-            path.unlink()
-        self._abandon()
-
-    def close(self) -> None:
-        """Hand over the segment and the name; closing twice does nothing."""
-        if not self._closed:
-            self._closed = True
-            self.rotate()
-            self._numbers.close()
-
-    def __enter__(self) -> LogWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self.append_frame(self._framed(records))
 
     def _framed(self, records: Sequence[LogRecord]) -> bytearray:
         # `segments.frame` of the records, made in the same bytes every time.
@@ -189,47 +131,6 @@ class LogWriter:
             data[:] = frame(_packed_as_text(records))
         data[:_HEAD] = (len(data) - _HEAD).to_bytes(_HEAD, "little")
         return data
-
-    def _current(self) -> int:
-        full = self._size >= self._bytes or time.monotonic() >= self._deadline
-        if self._descriptor is not None and (not full or self._size == len(MAGIC)):
-            return self._descriptor
-        self.rotate()
-        segment = self._numbers.take()
-        self._descriptor = create(self._folder, segment)
-        self._segment, self._size = segment, len(MAGIC)
-        self._deadline = time.monotonic() + self._seconds
-        return self._descriptor
-
-    def _write(self, descriptor: int, data: bytearray) -> None:
-        try:
-            if os.write(descriptor, data) != len(data):
-                raise OSError(28, "No space left on device")
-            if self._sync:
-                os.fdatasync(descriptor)
-        except OSError:
-            self._undo(descriptor)
-            raise
-        self._size += len(data)
-
-    def _undo(self, descriptor: int) -> None:
-        # What follows half a frame could not be read: cut it off or never write here again.
-        try:
-            os.ftruncate(descriptor, self._size)
-        except OSError:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = self._segment = None
-
-
-def _unwritable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"the prediction log in {folder} cannot be written: {error.strerror or error}",
-        next_step="free disk space or check the folder's rights",
-    )
 
 
 _UNPACKABLE = (OverflowError, UnicodeEncodeError, TypeError)
@@ -256,7 +157,7 @@ def decode_segment(data: bytes) -> tuple[list[LogRecord], bool]:
     payloads = frames(data)
     while True:
         try:
-            found += _decode(next(payloads))
+            found += [record for record in _decode(next(payloads)) if record.kind != FILLER]
         except StopIteration:
             return found, damaged
         except msgspec.MsgspecError:

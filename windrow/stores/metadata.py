@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from windrow.errors import NotFoundError, SettingsError, StoreError, listed
 
-FORMAT = 1
+FORMAT = 2
 _BUSY_SECONDS = 30
 
 _tables = sa.MetaData()
@@ -50,6 +50,7 @@ _releases = _table(
     _text("id", unique=True),
     sa.Column("document", sa.LargeBinary, nullable=False),
 )
+_tombstones = _table("tombstones", _text("entity"), _text("hash"), _text("salt"), _text("document"))
 _deployments = _table("deployments", _text("service", index=True), _text("release"), _text("reason"))
 
 
@@ -81,6 +82,16 @@ class ReleaseRow(NamedTuple):
     id: str
     document: bytes
     number: int
+    at: int
+
+
+class TombstoneRow(NamedTuple):
+    """An entity that was forgotten; `hash` is of its key and `salt`, `at` in UTC microseconds of the wall clock."""
+
+    entity: str
+    hash: str
+    salt: str
+    document: dict[str, Any]
     at: int
 
 
@@ -246,6 +257,18 @@ class Metadata:
         """Return every change of the live release, newest last."""
         query = sa.select(_deployments).where(_deployments.c.service == service).order_by(_deployments.c.number)
         return [Deployment(r.service, r.release, r.reason, r.number, r.at) for r in self._rows(query)]
+
+    def add_tombstone(self, entity: str, hash: str, salt: str, document: dict[str, Any]) -> None:
+        """Remember that an entity was forgotten; of one hash the newest row counts."""
+        self._add(_tombstones, entity=entity, hash=hash, salt=salt, document=_json(document))
+
+    def tombstones(self) -> list[TombstoneRow]:
+        """Return the newest tombstone of every forgotten entity, oldest first."""
+        newest = sa.select(sa.func.max(_tombstones.c.number)).group_by(_tombstones.c.hash)
+        query = sa.select(_tombstones).where(_tombstones.c.number.in_(newest)).order_by(_tombstones.c.number)
+        return [
+            TombstoneRow(r.entity, r.hash, r.salt, msgspec.json.decode(r.document), r.at) for r in self._rows(query)
+        ]
 
     def change_counter(self) -> int:
         """Return a number that differs from the last call's when anything was written in between.

@@ -1,24 +1,27 @@
 """The online store: the newest row of each entity, read in microseconds.
 
-`OnlineStore` is what every backend promises; `open_online` chooses the backend by URL. Rows that reach a
-backend are checked here, so that all of them keep and refuse the same keys and values.
+`OnlineStore` is what every backend promises; `open_online` chooses the backend by URL. All of them keep and
+refuse the same keys and values, and give the same transactions and bulk loads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-import msgspec
+from windrow.errors import SettingsError
 
-from windrow.errors import SettingsError, StoreError, listed
+if TYPE_CHECKING:
+    from windrow.stores.online_load import Load
+    from windrow.stores.online_rows import Packed
+    from windrow.stores.online_transaction import Transaction
 
 TXN_ROWS = 20_000  # a larger transaction keeps the next writer waiting for seconds
 NEXT_STEP = "run `windrow run SERVICE`, which fills the online store"
 
 KEY_TYPES: dict[str, type] = {"int": int, "str": str}
-_VALUES = frozenset({float, int, str, bool, type(None)})
 
 Key = tuple[Any, ...]
 
@@ -33,7 +36,7 @@ class Row(NamedTuple):
     seq
         Write order of the row in its table.
     values
-        One per column: float, int, str, bool or None; times as UTC microseconds.
+        One per column: float, int, str, bool, bytes or None; times as UTC microseconds.
     """
 
     event_time: int
@@ -43,10 +46,69 @@ class Row(NamedTuple):
 
 
 class OnlineStore(Protocol):
-    """What windrow needs of an online store; keys are tuples of int or str, in the order of the entity's keys."""
+    """What windrow needs of an online store; keys are tuples of int or str, in the order of the entity's keys.
+
+    Two kinds of load, and what a reader sees of half a one:
+
+    - `write` is incremental. Every row is whole at any moment, and every batch (20,000 rows in LMDB, 500 on Redis) is
+      there or not; between two batches a reader sees new rows of some entities and old rows of others, each right at
+      its own time.
+    - `bulk` fills a new generation. Readers see the old one, whole, until `Load.switch`; from then on the new one, whole.
+    """
 
     def write(self, group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> int:
-        """Store rows by key, unless a row at least as new (event_time, known_at, seq) is there; return rows stored."""
+        """Store rows by key, in transactions of at most `TXN_ROWS`; return how many were stored.
+
+        A row at least as new, by (event_time, known_at, seq), is left as it is, so that writing the
+        same rows again, or in another order, gives the same store.
+
+        Raises
+        ------
+        StoreError
+            If the group has other columns, a key or value has a type the store does not keep, or
+            the store cannot be written.
+        """
+        ...
+
+    def write_packed(self, group: str, columns: Sequence[str], batches: Iterable[Packed]) -> int:
+        """Store rows that are packed already, one transaction for each batch; else as `write`."""
+        ...
+
+    def bulk(self, group: str, columns: Sequence[str]) -> Load:
+        """Begin to fill a new generation of a group; an unfinished load of the group ends.
+
+        Other writers wait for one transaction of it at most, and readers never.
+        """
+        ...
+
+    def fill(self, group: str, generation: int, batch: Packed) -> int:
+        """Store one batch of a bulk load; for `Load`."""
+        ...
+
+    def erase_retired(self) -> None:
+        """Remove the rows of generations that no group points to, in small transactions."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Read, change and write in one step, all or nothing.
+
+        Raises
+        ------
+        Conflict
+            At the end, if somebody else changed what was read (Redis; with LMDB other writers wait).
+        """
+        ...
+
+    def delete(self, group: str, keys: Iterable[Key]) -> int:
+        """Remove entities from a group, for readers at once; return how many were there.
+
+        Their bytes leave the files with `compact`. A bulk load of the group that is under way fails at its
+        next batch: it may have read the entities already.
+        """
+        ...
+
+    def compact(self) -> None:
+        """Rewrite the files, so that nothing deleted is in them."""
         ...
 
     def columns(self, group: str) -> tuple[str, ...] | None:
@@ -59,6 +121,10 @@ class OnlineStore(Protocol):
 
     def count(self, group: str) -> int:
         """Return the number of entities of a group."""
+        ...
+
+    def mark(self, name: str) -> bytes | None:
+        """Return what a transaction kept under `name`, or None."""
         ...
 
     def close(self) -> None:
@@ -76,7 +142,8 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
     Parameters
     ----------
     url
-        ``lmdb:///folder``.
+        ``lmdb:///folder``, ``redis://[:password@]host:port/db`` or, for a server's socket,
+        ``unix://[:password@]/path?db=N``. No message ever repeats a password.
     write
         Whether rows will be written; readers never block and are never blocked.
 
@@ -87,7 +154,7 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
     NotFoundError
         If a reader comes before the first write.
     StoreError
-        If another process is writing, or the files cannot be used.
+        If the files cannot be used.
 
     Examples
     --------
@@ -99,78 +166,27 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
     [Row(event_time=10, known_at=10, seq=1, values=(500.0,)), None]
     """
     scheme, found, path = url.partition("://")
-    if not found or scheme != "lmdb" or not path.startswith("/"):
+    if found and scheme == "lmdb" and path.startswith("/"):
+        from windrow.stores.online_lmdb import LmdbStore
+
+        return LmdbStore(Path(path), write=write)
+    if found and scheme in ("redis", "unix"):
+        return _redis(url, write=write)
+    raise SettingsError(
+        "WINDROW_ONLINE names no online store",
+        exists="The schemes are 'lmdb', 'redis' and 'unix' (a Redis server's socket)",
+        next_step="write lmdb:///absolute/folder, redis://[:password@]host:port/db or unix://[:password@]/path?db=N",
+    )
+
+
+def _redis(url: str, *, write: bool) -> OnlineStore:
+    try:
+        from windrow.stores.online_redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
         raise SettingsError(
-            "WINDROW_ONLINE names no online store",
-            exists="The schemes are 'lmdb'",
-            next_step="write lmdb:///absolute/folder",
-        )
-    from windrow.stores.online_lmdb import LmdbStore
-
-    return LmdbStore(Path(path), write=write)
-
-
-pack = msgspec.msgpack.Encoder().encode
-
-
-def newest_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> dict[Key, Row]:
-    """Return the newest row of each key, after checking every key and value.
-
-    Raises
-    ------
-    StoreError
-        If a key or value has a type that no online store keeps, or a row has the wrong width.
-
-    Examples
-    --------
-    >>> newest_rows("g_v1", ["x"], [((1,), Row(5, 5, 1, (0.5,))), ((1,), Row(4, 9, 2, (0.4,)))])
-    {(1,): Row(event_time=5, known_at=5, seq=1, values=(0.5,))}
-    """
-    newest: dict[Key, Row] = {}
-    types: tuple[type, ...] = ()
-    width = len(columns)
-    for key, row in rows:
-        types = types or check_key_types(group, tuple(map(type, key)))
-        if tuple(map(type, key)) != types:
-            raise wrong_key(group, types, key)
-        if len(row.values) != width or not _VALUES.issuperset(map(type, row.values)):
-            raise _wrong_values(group, columns, row)
-        if key not in newest or newest[key][:3] < row[:3]:
-            newest[key] = row
-    return newest
-
-
-def check_key_types(group: str, types: tuple[type, ...]) -> tuple[type, ...]:
-    """Return the types of a key's parts if a store keeps such keys (int or str; True is no int)."""
-    if not types or any(t not in KEY_TYPES.values() for t in types):
-        named = ", ".join(t.__name__ for t in types)
-        raise StoreError(
-            f"group {group!r} cannot have a key of ({named})",
-            exists="Key parts are int or str",
-            next_step="cast the key to the entity's dtypes",
-        )
-    return types
-
-
-def wrong_key(group: str, types: Sequence[type], key: Key) -> StoreError:
-    """Return the error of a key whose types are not those of the group's keys."""
-    have = ", ".join(t.__name__ for t in types)
-    given = ", ".join(type(part).__name__ for part in key)
-    return StoreError(
-        f"group {group!r} has a key of ({have}), but was given ({given})",
-        next_step="cast the key to the entity's dtypes",
-    )
-
-
-def _wrong_values(group: str, columns: Sequence[str], row: Row) -> StoreError:
-    if len(row.values) != len(columns):
-        return StoreError(
-            f"group {group!r} has {len(columns)} columns, but a row has {len(row.values)} values",
-            next_step="give one value per column",
-        )
-    wrong = [f"{c} ({type(v).__name__})" for c, v in zip(columns, row.values, strict=True) if type(v) not in _VALUES]
-    return StoreError(
-        f"group {group!r}: values of {listed(wrong)} cannot be stored",
-        exists="The store keeps float, int, str, bool and None; times as UTC microseconds",
-        next_step="convert them, for example with .to_pylist()",
-    )
+            "WINDROW_ONLINE is a Redis server, and its client is not installed",
+            next_step="pip install 'windrow[redis]'",
+        ) from None
+    return RedisStore(url, write=write)

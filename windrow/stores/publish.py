@@ -1,66 +1,222 @@
-"""From stored rows to the online store: the newest visible row of every entity."""
+"""From stored rows to the online store: the newest visible row of every entity.
+
+Up to where a group was published, by write order (``_seq``) and by time, stands in the online store itself, so
+that a run reads only what is new to it: rows written since, and rows whose time has come since.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from windrow.clock import from_micros
+from windrow.errors import StoreError
+from windrow.features.aggregate import AggregateGroup
 from windrow.features.group import FeatureGroup, ibis_dtype
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.engine import engine
-from windrow.stores.lake import Lake
-from windrow.stores.online import Key, OnlineStore, Row
+from windrow.stores.lake import Lake, LakeTable
+from windrow.stores.online import TXN_ROWS, Key, OnlineStore, Row
+from windrow.stores.online_batch import pack_batch
+from windrow.stores.online_load import attempt
+from windrow.stores.online_rows import Packed
+from windrow.stores.tables import table_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import ibis.expr.types as ir
     import pyarrow as pa
 
+    from windrow.stores.online_transaction import Transaction
+
+_TIMES = (EVENT_TIME, KNOWN_AT, SEQ)
+_BATCH = TXN_ROWS // 2048 * 2048  # the engine hands out whole vectors of 2,048 rows
+_MIXED = 1_000_003  # a prime: the sum of `_seq` modulo it tells tables apart that have the same number of rows
+
 
 class Published(NamedTuple):
-    """What one run of the online materialisation did: rows visible by then, entities changed, entities there."""
+    """What one run of the online materialisation did.
+
+    Attributes
+    ----------
+    rows_read
+        Visible rows that were new to this run.
+    entities_written
+        Entities whose stored row changed.
+    entities
+        Entities that are online now.
+    entities_read
+        Entities that the rows were of; each was given to the store once, which is checked.
+    """
 
     rows_read: int
     entities_written: int
     entities: int
+    entities_read: int
+
+
+class Reached(msgspec.Struct, frozen=True, array_like=True):
+    """Up to where a group is online: rows up to `seq`, as far as they are visible at `now`.
+
+    Attributes
+    ----------
+    rows, mixed
+        How many rows were in force at `seq`, and the sum of their ``_seq`` modulo a prime. A commit that was under
+        way when `seq` was read, and a rewrite that removed rows, change them: then everything is read again.
+    """
+
+    seq: int
+    now: int
+    rows: int
+    mixed: int
 
 
 def publish_online(
-    group: FeatureGroup, lake: Lake, online: OnlineStore, now: int, *, since: int | None = None
+    group: FeatureGroup,
+    lake: Lake,
+    online: OnlineStore,
+    now: int,
+    *,
+    keys: pa.Table | None = None,
+    folder: Path | None = None,
 ) -> Published:
     """Bring the newest visible row of every entity to the online store.
+
+    The first time, rows are loaded beside and appear all at once; later, row by row.
 
     Parameters
     ----------
     group
-        A materialised group.
+        A materialised group, or an external one; of aggregates the states are made anew from the source's rows.
     online
         Opened for writing.
     now
         UTC microseconds. A row is visible from ``max(event_time, known_at)`` on, never before; among
         the visible ones of a key the greatest by (event_time, known_at, _seq) wins.
-    since
-        Only rows that became visible after this time are read: what an earlier call with it as its
-        `now` left to do, as long as nothing was written to the group in between.
+    keys
+        Publish these entities only (columns: the entity's keys): for an external group those in use. All their
+        rows are read, each time.
+    folder
+        Where accepted events stand in segments (``ingest`` in the home): states are made anew without losing those
+        that come meanwhile.
 
     Returns
     -------
     Published
-        A second run writes 0 entities.
+        A second run reads and writes nothing.
 
     Raises
     ------
     NotFoundError
         If the group was never materialised.
+    StoreError
+        If the entities that reached the store are not those that were read.
     """
-    rows = lake.table(group.key).scan(engine())
+    if isinstance(group, AggregateGroup):
+        from windrow.stores.states import publish_aggregates
+
+        return publish_aggregates(group, lake, online, now, folder=folder)
+    table = table_of(group, lake)
+    if keys is not None or not isinstance(table, LakeTable):
+        rows = visible(table.scan(engine()), now)
+        return _update(group, online, rows if keys is None else _of_keys(rows, keys))
+    before, reached = reached_by(group, online), reach_of(table, now)
+    rows = visible(table.scan(engine()), now)
+    if before is None:
+        return _first(group, online, rows, reached)
+    if stands(table, before):
+        rows = news(rows, before)
+        _take_back(group, table, online, before=before, now=now)
+    made = _update(group, online, rows)
+    attempt(online, lambda txn: keep(txn, group, reached))
+    return made
+
+
+def publish_states(
+    group: FeatureGroup,
+    online: OnlineStore,
+    states: Iterable[tuple[Key, Row]],
+    *,
+    columns: tuple[str, ...] = ("state",),
+    before: Callable[[Transaction], object] | None = None,
+) -> Published:
+    """Replace what is online of an aggregate group by `states`, all at once.
+
+    Parameters
+    ----------
+    states
+        Each entity once: its key, and a row whose only value is the state.
+    before
+        Called in the transaction that switches: adds the events that came while the states were made.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from windrow.schema import Entity
+    >>> from windrow.stores.online import open_online
+    >>> class Spend: table_name = "spend_v1"
+    >>> store = open_online(f"lmdb://{mkdtemp()}/online", write=True)
+    >>> publish_states(Spend, store, [((7,), Row(10, 10, 0, (b"state",)))])
+    Published(rows_read=1, entities_written=1, entities=1, entities_read=1)
+    """
+    with online.bulk(group.table_name, columns) as load:
+        load.write(states)
+        loaded = load.switch(before)
+    return Published(loaded.rows, loaded.rows, loaded.entities, loaded.rows)
+
+
+def reached_by(group: FeatureGroup, online: OnlineStore) -> Reached | None:
+    """Return up to where a group was published, or None if it never was."""
+    raw = online.mark(_mark(group))
+    return msgspec.msgpack.decode(raw, type=Reached) if raw else None
+
+
+def _mark(group: FeatureGroup) -> str:
+    return f"published/{group.table_name}"
+
+
+def keep(txn: Transaction, group: FeatureGroup, reached: Reached) -> None:
+    """Remember, in a transaction, up to where a group is online."""
+    txn.set_mark(_mark(group), msgspec.msgpack.encode(reached))
+
+
+def reach_of(table: LakeTable, now: int) -> Reached:
+    """Return up to where a run reads that begins now."""
+    # Taken before rows are read: what is committed in between is read now, and once more by the next run.
+    seq = table.stats().seq
+    return Reached(seq, now, *_told(table, seq))
+
+
+def stands(table: LakeTable, before: Reached) -> bool:
+    """Return whether the table as of the last run is what it was then."""
+    return _told(table, before.seq) == (before.rows, before.mixed)
+
+
+def _told(table: LakeTable, seq: int) -> tuple[int, int]:
+    rows = table.scan(engine(), as_of=seq)
+    told = rows.aggregate(rows=rows.count(), mixed=(rows[SEQ] % _MIXED).sum()).to_pyarrow().to_pylist()[0]
+    return told["rows"], int(told["mixed"] or 0)
+
+
+def visible(rows: ir.Table, now: int) -> ir.Table:
+    """Return the rows that have happened and are known at `now`."""
     moment = _literal_time(now)
-    visible = rows.filter((rows[EVENT_TIME] <= moment) & (rows[KNOWN_AT] <= moment))
-    if since is not None:
-        before = _literal_time(since)
-        visible = visible.filter((visible[EVENT_TIME] > before) | (visible[KNOWN_AT] > before))
-    written = online.write(group.table_name, list(group.features), _online_rows(group, visible))
-    return Published(visible.count().to_pyarrow().as_py(), written, online.count(group.table_name))
+    return rows.filter((rows[EVENT_TIME] <= moment) & (rows[KNOWN_AT] <= moment))
+
+
+def news(rows: ir.Table, before: Reached) -> ir.Table:
+    """Return the rows that an earlier run has not seen: written since, or visible since."""
+    then = _literal_time(before.now)
+    return rows.filter((rows[SEQ] > before.seq) | (rows[EVENT_TIME] > then) | (rows[KNOWN_AT] > then))
+
+
+def _of_keys(rows: ir.Table, keys: pa.Table) -> ir.Table:
+    import ibis
+
+    return rows.semi_join(ibis.memtable(keys), keys.column_names)
 
 
 def _literal_time(micros: int) -> Any:
@@ -69,22 +225,129 @@ def _literal_time(micros: int) -> Any:
     return ibis.literal(from_micros(micros), type=ibis_dtype("timestamp"))
 
 
-def _online_rows(group: FeatureGroup, visible: ir.Table) -> Iterator[tuple[Key, Row]]:
+def _first(group: FeatureGroup, online: OnlineStore, rows: ir.Table, reached: Reached) -> Published:
+    name = group.table_name
+    with online.bulk(name, list(group.features)) as load:
+        # Rows that streams wrote before are newer than any table: they stay. From now on they go to both.
+        if not online.count(name):
+            read, entities = _counted(group, rows)
+            _check(group, entities, load.write_packed(_packed(group, rows, unique=read == entities) if read else ()))
+            loaded = load.switch(lambda txn: keep(txn, group, reached))
+            return Published(read, loaded.rows, loaded.entities, entities)
+    made = _update(group, online, rows)
+    attempt(online, lambda txn: keep(txn, group, reached))
+    return made
+
+
+def _update(group: FeatureGroup, online: OnlineStore, rows: ir.Table) -> Published:
+    read, entities = _counted(group, rows)
+    given: list[int] = []
+
+    def counted() -> Iterator[Packed]:
+        for batch in _packed(group, rows, unique=read == entities):
+            given.append(len(batch.items))
+            yield batch
+
+    written = online.write_packed(group.table_name, list(group.features), counted() if read else ())
+    _check(group, entities, sum(given))
+    return Published(read, written, online.count(group.table_name), entities)
+
+
+def _check(group: FeatureGroup, entities: int, given: int) -> None:
+    if given != entities:
+        raise StoreError(
+            f"group {group.table_name!r}: rows of {entities} entities were read, of {given} reached the online store",
+            next_step="run it again: the rows were changed while they were read",
+        )
+
+
+def _counted(group: FeatureGroup, rows: ir.Table) -> tuple[int, int]:
+    """Return how many rows there are, and of how many entities."""
+    read = rows.count().to_pyarrow().as_py()
+    keys = list(group.entity.key_names)
+    if not keys or not read:
+        return read, min(read, 1)
+    return read, rows.select(keys).distinct().count().to_pyarrow().as_py()
+
+
+def _packed(group: FeatureGroup, rows: ir.Table, *, unique: bool) -> Iterator[Packed]:
+    keys, last = list(group.entity.key_names), None
+    # Sorted, because an ordered load into the online store is several times faster.
+    chosen = (rows if unique else newest(rows, keys)).select(*keys, *_TIMES, *group.features)
+    for batch in batches(chosen.order_by(keys or list(_TIMES))):
+        packed = pack_batch(group.table_name, batch, len(keys))
+        if not unique:
+            # One append may hold the same row twice: with all times equal, either is the newest.
+            packed = Packed(packed.types, [item for item in dict(packed.items).items() if item[0] != last])
+        if packed.items:
+            last = packed.items[-1][0]
+            yield packed
+
+
+def batches(rows: ir.Table) -> Iterable[pa.RecordBatch]:
+    """Stream an expression of the engine."""
+    import ibis.expr.operations as ops
+
+    if rows.op().find(ops.InMemoryTable):  # few rows, which only Ibis itself can show to the engine
+        held: list[pa.RecordBatch] = rows.to_pyarrow().to_batches(TXN_ROWS)
+        return held
+    # Ibis streams by a way that DuckDB has deprecated.
+    reader: Iterator[pa.RecordBatch] = engine().raw_sql(engine().compile(rows)).to_arrow_reader(_BATCH)
+    return reader
+
+
+def newest(rows: ir.Table, keys: list[str]) -> ir.Table:
+    """Return the row of each key that is the greatest by (event_time, known_at, _seq)."""
     import ibis
 
-    keys, times = list(group.entity.key_names), [EVENT_TIME, KNOWN_AT, SEQ]
-    newest = ibis.row_number().over(group_by=keys, order_by=[visible[name].desc() for name in times])
-    ranked = visible.mutate(windrow_rank=newest).filter(ibis._.windrow_rank == 0)
-    # Sorted, because an ordered load into the online store is several times faster.
-    chosen = ranked.select(*keys, *times, *group.features).order_by(keys)
-    for batch in chosen.to_pyarrow().to_batches():
-        yield from _batch_rows(batch, len(keys))
+    # Ranked without the features, of which there may be many, and these are fetched for the winners only.
+    thin = rows.select(*keys, *_TIMES)
+    rank = ibis.row_number().over(group_by=keys, order_by=[thin[name].desc() for name in _TIMES])
+    winners = thin.mutate(windrow_rank=rank).filter(ibis._.windrow_rank == 0).drop("windrow_rank")
+    return rows.semi_join(winners, [*keys, *_TIMES])
 
 
-def _batch_rows(batch: pa.RecordBatch, keys: int) -> Iterator[tuple[Key, Row]]:
-    import pyarrow as pa
+def _take_back(group: FeatureGroup, table: LakeTable, online: OnlineStore, *, before: Reached, now: int) -> None:
+    """Put right the entities whose rows were deleted since the last run: an older row is in force again, or none."""
+    changed = table.changes_since(engine(), before.seq)
+    removed = changed.filter(changed["_removed"])
+    keys, name = list(group.entity.key_names), group.table_name
+    gone = removed.select(*keys, EVENT_TIME, KNOWN_AT).distinct().to_pyarrow()
+    if not gone.num_rows:
+        return
+    left = (
+        _of_keys(visible(table.scan(engine()), now), gone.select(keys)) if keys else visible(table.scan(engine()), now)
+    )
+    ages: dict[Key, set[tuple[int, int]]] = {}
+    for key, age in _keys_and_ages(gone, len(keys)):
+        ages.setdefault(key, set()).add(age)
+    rows = dict(_rows(newest(left, keys).select(*keys, *_TIMES, *group.features).to_pyarrow(), len(keys)))
 
-    columns = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in batch.columns]
-    for row in zip(*(column.to_pylist() for column in columns), strict=True):
+    def work(txn: Transaction) -> None:
+        for key, own in ages.items():
+            stored = txn.get(name, key)
+            if stored is not None and stored[:2] in own:
+                if key in rows:
+                    txn.set(name, key, rows[key])
+                else:
+                    txn.delete(name, key)
+
+    attempt(online, work)
+
+
+def _keys_and_ages(gone: pa.Table, keys: int) -> Iterator[tuple[Key, tuple[int, int]]]:
+    for row in zip(*(_plain(column) for column in gone.columns), strict=True):
+        yield row[:keys], row[keys:]
+
+
+def _rows(table: pa.Table, keys: int) -> Iterator[tuple[Key, Row]]:
+    for row in zip(*(_plain(column) for column in table.columns), strict=True):
         event_time, known_at, seq = row[keys : keys + 3]
         yield row[:keys], Row(event_time, known_at, seq, row[keys + 3 :])
+
+
+def _plain(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    values: list[Any] = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from windrow.clock import parse_time
 from windrow.errors import DataError, SchemaError, TimeError, closest, listed
 from windrow.features.arrow import arrow_type
+from windrow.features.exact import exactly
 from windrow.features.source import Constant, Source
 from windrow.schema import EVENT_TIME, KNOWN_AT
 from windrow.stores.csv_file import Numbered, read_csv
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _ERA = parse_time("1700-01-01"), parse_time("2200-01-01")
 
 
-def read_source(source: Source, data: Path) -> pa.Table:
+def read_source(source: Source, data: Path, *, since: int | None = None) -> pa.Table:
     r"""Return every row of a source, or raise: nothing is dropped or guessed.
 
     Parameters
@@ -31,6 +33,8 @@ def read_source(source: Source, data: Path) -> pa.Table:
         Says where its rows are and what they must look like.
     data
         Folder of data files. The source's file is read where it exists, else its simulator is asked.
+    since
+        Only rows known after this time (UTC microseconds); there may be none.
 
     Returns
     -------
@@ -59,15 +63,17 @@ def read_source(source: Source, data: Path) -> pa.Table:
     ['amount', 'ts', 'event_time', 'known_at']
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     path = _file(source, data)
     where = path.name if path else f"source {source.name!r}"
-    rows = read_csv(source, path) if path else _simulated(source, data)
-    if not len(rows.numbers):
+    rows = read_csv(source, path, since=since) if path else _simulated(source, data, since)
+    if not len(rows.numbers) and since is None:
         raise DataError(f"Source {source.name!r} has no rows ({where})", next_step="give it at least one row")
     rows.columns.update(_times(source, rows, where))
     _refuse_duplicates(source, rows, where)
-    return pa.table(rows.columns)
+    made = pa.table(rows.columns)
+    return made if since is None else made.filter(pc.greater(made[KNOWN_AT].cast(pa.int64()), since))
 
 
 def origin(source: Source, data: Path) -> str:
@@ -86,7 +92,7 @@ def _file(source: Source, data: Path) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _simulated(source: Source, data: Path) -> Numbered:
+def _simulated(source: Source, data: Path, since: int | None) -> Numbered:
     import pyarrow as pa
 
     if source.simulator is None:
@@ -95,7 +101,8 @@ def _simulated(source: Source, data: Path) -> Numbered:
             f"Source {source.name!r} has no data: {looked}, and it names no simulator",
             next_step='put the file there (folder WINDROW_DATA), or declare simulator="module:function"',
         )
-    given = source.simulator.call(f"the simulator of source {source.name!r}")
+    asked = {"since": since} if "since" in signature(source.simulator.load()).parameters else {}
+    given = source.simulator.call(f"the simulator of source {source.name!r}", **asked)
     where = f"simulator {source.simulator} of source {source.name!r}"
     if not isinstance(given, Mapping | pa.Table):
         raise SchemaError(
@@ -180,7 +187,6 @@ def _chunked(values: Any) -> pa.ChunkedArray:
 def _typed(source: Source, name: str, values: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Return `values` in the declared dtype; refuse a change of kind or of value."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     dtype, place = source.fields[name], f"The {where}, column {name!r}"
     if pa.types.is_null(values.type):
@@ -192,9 +198,7 @@ def _typed(source: Source, name: str, values: pa.ChunkedArray, where: str) -> pa
         )
     if pa.types.is_timestamp(values.type) and values.type.tz is None:
         return _zoned(source, values.cast(pa.timestamp("us")), place)
-    if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), None, values)
-    return _cast(values, dtype, place)
+    return exactly(values, dtype, place=place)
 
 
 _FITS = {
@@ -213,43 +217,6 @@ def _kind(given: pa.DataType) -> str:
     number = pa.types.is_integer(given) or pa.types.is_floating(given)
     found = [kind for kind, test in tests.items() if test(given)]
     return "string" if text else "number" if number else (found or [str(given)])[0]
-
-
-def _cast(values: pa.ChunkedArray, dtype: str, place: str) -> pa.ChunkedArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    target = arrow_type(dtype)
-    try:
-        cast = values.cast(target)
-    except pa.ArrowInvalid:
-        at = _first_uncastable(values, target)
-        raise SchemaError(
-            f"{place}, row {at + 1}: {values[at].as_py()!r} cannot be {dtype} without changing",
-            next_step="return whole or smaller values, or declare another dtype",
-        ) from None
-    if pa.types.is_floating(target) and pc.any(pc.is_inf(cast)).as_py():
-        at = pc.index(pc.is_inf(cast), True).as_py()
-        raise SchemaError(
-            f"{place}, row {at + 1}: {values[at].as_py()!r} is no finite {dtype}",
-            next_step="return None where there is no value",
-        )
-    return cast
-
-
-def _first_uncastable(values: pa.ChunkedArray, target: pa.DataType) -> int:
-    """Return the first position that cannot be cast, by halving."""
-    import pyarrow as pa
-
-    low, high = 0, len(values)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            values.slice(low, middle - low).cast(target)
-            low = middle
-        except pa.ArrowInvalid:
-            high = middle
-    return low
 
 
 def _zoned(source: Source, local: pa.ChunkedArray, place: str) -> pa.ChunkedArray:

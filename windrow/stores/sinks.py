@@ -111,7 +111,7 @@ def _write_duckdb(service: str, rows: pa.Table, *, lake: Lake, home: Path, day: 
     path = home / "sinks" / f"{service}.duckdb"
     following = path.with_suffix(".next")
     try:
-        with _alone(path):
+        with alone(path):
             _copy(path, following, wanted=day is not None)
             _change(following, service, rows, day)
             _flush(following)
@@ -170,7 +170,7 @@ def _flush(file: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Wait for other writers of the same file: days of a backfill may run side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:

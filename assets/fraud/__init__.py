@@ -1,0 +1,1 @@
+"""Which card payments are fraud, judged as they come in."""

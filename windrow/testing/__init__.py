@@ -1,0 +1,20 @@
+"""Test tools for users: rows in, features out; proofs about groups and views; and checks put to the test themselves.
+
+A project's test is a line or two: ``assert features_of(spend, payments=rows)[0]["cents"] == 500``,
+``no_look_ahead(spend, payments=rows)``, ``order_invariant(...)``, ``partition_invariant(...)``,
+``rerun_changes_nothing(...)``, ``assert mutate(spend, payments=rows).never_fired == ()``.
+"""
+
+from __future__ import annotations
+
+from windrow.testing.answers import features_of
+from windrow.testing.future import no_look_ahead
+from windrow.testing.given import Rows
+from windrow.testing.invariance import order_invariant, partition_invariant, rerun_changes_nothing
+from windrow.testing.mutation import Mutant, Mutation, mutate
+from windrow.testing.tables import MemoryTable, times
+
+__all__ = [
+    "MemoryTable", "Mutant", "Mutation", "Rows", "features_of", "mutate", "no_look_ahead", "order_invariant",
+    "partition_invariant", "rerun_changes_nothing", "times",
+]  # fmt: skip
