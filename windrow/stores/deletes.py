@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
+from windrow.errors import StoreError
 from windrow.stores.delta import (
     DELETED,
     Overtaken,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from windrow.stores.lake import LakeTable
 
 
+_PATIENT = 3
+
+
 class Deletion(NamedTuple):
     """A delete: its place in write order, and how many rows it ended."""
 
@@ -58,14 +62,16 @@ def delete_rows(table: LakeTable, rows: pa.Table, on: Sequence[str]) -> Deletion
     try:
         for number in range(ATTEMPTS):
             try:
-                with table.writing():
+                # Somebody who is overtaken again and again by compactions has them wait.
+                with table.writing() if number < _PATIENT else table.still():
                     return _attempt(con, table, f"SELECT 1 FROM {name} g WHERE {same_row('r', 'g', on)}")
             except Overtaken:
-                # A compaction has moved the rows: find them again.
-                if number == ATTEMPTS - 1:
-                    raise
-            pause(number)
-        raise AssertionError("unreachable")
+                pause(number)
+        raise StoreError(
+            f"Table {table.key!r} is rewritten by another host again and again",
+            exists="Every row is as it was",
+            next_step="let its maintenance finish, then delete again",
+        )
     finally:
         con.unregister(name)
 
