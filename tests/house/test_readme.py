@@ -54,7 +54,7 @@ def _windrow(project: Path, *arguments: str) -> Any:
 
 
 def test_the_smallest_service_is_a_complete_service(tmp_path: Path) -> None:
-    (code,) = _blocks("python")
+    code = _blocks("python")[0]
     folder = tmp_path / "project" / "assets" / "bakery"
     folder.mkdir(parents=True)
     (folder / "service.py").write_text(code)
@@ -64,3 +64,10 @@ def test_the_smallest_service_is_a_complete_service(tmp_path: Path) -> None:
     assert all(done["checks"].values())
     (release,) = _windrow(tmp_path / "project", "releases", "bakery")
     assert (release["live"], release["gates"], release["backend"]) == (True, "passed", "onnx")
+
+
+def test_the_feature_store_of_the_readme_can_be_declared(tmp_path: Path) -> None:
+    (tmp_path / "declared.py").write_text(_blocks("python")[1])
+    show = "from declared import view; print(*view.contract.feature_names)"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["amount", "credit_limit", "spend_1d", "abroad_7d", "mean_30d", "fraud_rate"]
