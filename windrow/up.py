@@ -53,7 +53,7 @@ class House:
         return {
             "online service": service,
             "its OpenAPI": f"{service}/v1/openapi.json",
-            "events": f"{service}/v1/ingest/NAME",
+            "lineage by column": f"{service}/ui/lineage",
             "Dagster": f"{self._dagster_url}/asset-groups",
         }
 

@@ -24,5 +24,6 @@ def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> Non
         else:
             for name, url in house.addresses.items():
                 say(f"  {name:<18} [bold]{url}[/bold]")
+            say("  Events of a source or group go to the online service: POST /v1/ingest/NAME")
             say(f"Logs: {house.logs}. Ctrl-C ends both.")
         house.wait()

@@ -174,11 +174,20 @@ class FeatureGroup:
         """Changes when the meaning of the rows changes (not with names of parameters or comments)."""
         return fingerprint(self.describe())
 
+    @cached_property
+    def _definition(self) -> str:
+        """The definition as text that changes only with its meaning: where an external group's server is does not count."""
+        if self.external is not None:
+            return self.external.definition
+        # SQL and DataFrame functions say themselves what they mean.
+        said: str = getattr(self.function, "definition", None) or pretty(self.expression.op())
+        return said
+
     def describe(self) -> dict[str, Any]:
         """The definition as JSON-like facts."""
         return {
             "entity": {k.name: k.dtype for k in self.entity.keys},
-            "definition": _definition(self),
+            "definition": self._definition,
             "features": self.features,
             "ttl": self.ttl,
             "inputs": {i.key: i.fingerprint for i in self.inputs.values()},
@@ -366,15 +375,6 @@ def _apply(group: FeatureGroup, tables: Mapping[str, ir.Table]) -> ir.Table:
     example = "return <an Ibis table>, such as: return payments.select(...)"
     check_kind(made, ir.Table, where=f"what the function of feature group {group.name!r} returns", example=example)
     return made
-
-
-def _definition(group: FeatureGroup) -> str:
-    """Return the definition as text that changes only with its meaning: where an external group's server is does not count."""
-    if group.external is not None:
-        return group.external.definition
-    # SQL and DataFrame functions say themselves what they mean.
-    said: str = getattr(group.function, "definition", None) or pretty(group.expression.op())
-    return said
 
 
 def _fields(owner: Source | FeatureGroup) -> dict[str, str]:
