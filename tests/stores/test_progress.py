@@ -10,7 +10,7 @@ import ibis
 import pandera.ibis as pandera
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from windrow import Entity, FeatureGroup, Source, feature_group
@@ -219,6 +219,7 @@ CALM |= {"suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCh
 @pytest.mark.parametrize("function", [positive, loosely])
 @settings(max_examples=3, **CALM)
 @given(batches=BATCHES)
+@example(batches=[[(0, 0, None, 0)], [(0, 0, -1.0, 0)]])  # a correction after which no row passes
 def test_new_rows_alone_and_everything_store_the_same(
     tmp_path_factory: pytest.TempPathFactory, function: Callable[..., Any], batches: list[Any]
 ) -> None:

@@ -160,7 +160,10 @@ def materialize_group(group: FeatureGroup, lake: Lake, metadata: Metadata, *, fu
         return _skipped(group, done)
     state = progress.counted(group, lake, state)
     fresh = progress.new_rows(group, lake, done, state) if again else None
-    write = _written(group, lake, evaluate(group, lake) if fresh is None else _made(group, fresh), whole=fresh is None)
+    write = None if fresh is None else _written(group, lake, _made(group, fresh), whole=False)
+    if write is None:
+        write, fresh = _written(group, lake, evaluate(group, lake), whole=True), None
+    assert write is not None
     metadata.record_definition(group.key, group.fingerprint, group.describe())
     progress.record(group, metadata, _after(state, write, done if fresh is not None else None))
     return write
@@ -178,13 +181,16 @@ def _after(state: Progress, write: Write, before: Progress | None) -> Progress:
     return msgspec.structs.replace(state, quarantined=bad, reasons=dict(counts), seq=write.seq)
 
 
-def _written(group: FeatureGroup, lake: Lake, rows: pa.Table, *, whole: bool) -> Write:
+def _written(group: FeatureGroup, lake: Lake, rows: pa.Table, *, whole: bool) -> Write | None:
+    """Check and append; None where none of the new rows passes: whether any does at all is said of all rows."""
     if whole and not rows.num_rows:
         raise DataError(
             f"Feature group {group.name!r} makes no rows from {', '.join(i.key for i in group.inputs.values())}",
             next_step="look at its filters and joins: keys of both sides must match",
         )
     verdict = validate(group, rows, con=engine())
+    if verdict.bad.num_rows and not (whole or verdict.good.num_rows):
+        return None
     if verdict.bad.num_rows:
         _judge(group, verdict, lake, whole=whole)
     table = lake.table(group.key)
