@@ -39,24 +39,30 @@ def _start(initdb: Path, server: Path, folder: Path, port: int) -> subprocess.Po
     secret = folder / "password"
     secret.write_text("s3cret")
     secret.chmod(0o644)
-    make = [*as_user, str(initdb), "-D", f"{folder}/data", "-U", "windrow", "--no-sync", "-E", "UTF8", "--locale=C"]
+    make = [str(initdb), "-D", f"{folder}/data", "-U", "windrow", "--no-sync", "-E", "UTF8", "--locale=C"]
     subprocess.run(
-        [*make, "-A", "scram-sha-256", f"--pwfile={secret}"], check=True, capture_output=True, timeout=_SECONDS
+        [*make, "-A", "scram-sha-256", f"--pwfile={secret}"],
+        check=True,
+        capture_output=True,
+        timeout=_SECONDS,
+        **as_user,
     )
-    run = [*as_user, str(server), "-D", f"{folder}/data", "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
+    run = [str(server), "-D", f"{folder}/data", "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
     # No parallel helpers and little memory: other tests run beside it.
     run += ["-c", "max_parallel_workers=0", "-c", "shared_buffers=16MB"]
-    return subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **as_user
+    )
 
 
-def _owned(folder: Path) -> list[str]:
-    """PostgreSQL refuses to run as root: give the folder to another user, and say how to become that one."""
+def _owned(folder: Path) -> dict[str, Any]:
+    """PostgreSQL refuses to run as root: give the folder to another user, and say how to start as that one."""
     if os.getuid() != 0:
-        return []
+        return {}
     names = {user.pw_name for user in pwd.getpwall()}
     user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     os.chown(folder, user.pw_uid, user.pw_gid)
-    return [str(need("runuser")), "-u", user.pw_name, "--"]
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": folder}
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> str:

@@ -44,7 +44,7 @@ CARD = Entity("card", card_id="int64")
 PLACE = Postgres(url_env="BANK_URL", table="limits")
 DAY = 86_400_000_000
 
-pg = pytest.mark.needs("initdb", "postgres", "runuser")
+pg = pytest.mark.needs("initdb", "postgres")
 
 
 @pytest.fixture(scope="module")
