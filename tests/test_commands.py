@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import processes_of
 from windrow.new import create
 from windrow.serving.run import free_port
 
@@ -110,17 +111,6 @@ def test_an_unknown_request_says_what_to_copy(project: Path) -> None:
     assert "copy the request_id of an answer" in done.stderr
 
 
-def _processes_of(home: Path) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"WINDROW_HOME={home}\0".encode() in (path / "environ").read_bytes():
-                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has ended meanwhile, or is not ours
-            continue
-    return found
-
-
 UP = [sys.executable, "-m", "windrow.cli", "up", "--json"]
 
 
@@ -175,9 +165,9 @@ def test_up_that_is_killed_holds_no_port(project: Path, tmp_path: Path) -> None:
 
 def _until_gone(home: Path, *, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
-    while _processes_of(home) and time.monotonic() < deadline:
+    while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert _processes_of(home) == []
+    assert processes_of(home) == []
 
 
 def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.conftest import ROOT
+from tests.processes import processes_of
 
 pytestmark = pytest.mark.slow
 
@@ -26,18 +27,6 @@ def _demo(home: Path, *options: str) -> dict[str, dict[str, object]]:
     done = subprocess.run(command, env=_environ(home), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return {row["service"]: row for row in json.loads(done.stdout)["services"]}
-
-
-def _processes_of(home: Path) -> list[str]:
-    """Command lines of the processes whose environment names this home."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"WINDROW_HOME={home}\0".encode() in (path / "environ").read_bytes():
-                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has ended meanwhile, or is not ours
-            continue
-    return found
 
 
 def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> None:
@@ -56,14 +45,14 @@ def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> 
         rows = _demo(home)
         assert set(rows) == {"churn", "crypto", "electricity"}, number
         assert [row["problems"] for row in rows.values()] == [[], [], []]
-    assert _processes_of(home) == []
+    assert processes_of(home) == []
 
 
 def _until_gone(home: Path) -> None:
     deadline = time.monotonic() + 10
-    while _processes_of(home) and time.monotonic() < deadline:
+    while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert _processes_of(home) == []
+    assert processes_of(home) == []
 
 
 def test_planted_drift_is_noticed_in_every_service_that_is_watched(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ CALM |= {"suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCh
 @settings(max_examples=3, **CALM)
 @given(batches=BATCHES)
 @example(batches=[[(0, 0, None, 0)], [(0, 0, -1.0, 0)]])  # a correction after which no row passes
+@example(batches=[[(0, 0, 1.0, 0), (5, 0, 2.0, 0), (1, 1, 1.0, 0)], [(0, 0, 1.0, 2)]])  # one that frees another row
 def test_new_rows_alone_and_everything_store_the_same(
     tmp_path_factory: pytest.TempPathFactory, function: Callable[..., Any], batches: list[Any]
 ) -> None:

@@ -8,15 +8,14 @@ and committed within `ingest_every` more. When the process is asked to end it co
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import msgspec
 
 from windrow.errors import WindrowError
 from windrow.settings import Settings
+from windrow.stores.election import elected_by
 from windrow.stores.ingest import FOLDER
 from windrow.stores.ingest_apply import Applied, OnlineApplier
 from windrow.stores.ingest_declared import Declared
@@ -107,19 +107,9 @@ class Applier:
         self._metadata.close()
 
 
-@contextmanager
-def elected(folder: Path) -> Iterator[bool]:
+def elected(folder: Path) -> AbstractContextManager[bool]:
     """Hold the lock of the one applier of `folder`; gives False where another process has it."""
-    descriptor = os.open(folder / "applier.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+    return elected_by(folder / "applier.lock", "the events")
 
 
 class _Loops:

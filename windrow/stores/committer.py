@@ -8,19 +8,19 @@ Killed at any moment, it goes on where it was: `PredictionLog` shows each record
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from itertools import groupby
 from pathlib import Path
 
 from windrow.errors import StoreError, WindrowError
 from windrow.settings import Settings
+from windrow.stores.election import elected_by
 from windrow.stores.lake import Lake
 from windrow.stores.log import Rows, decode_segment, table_key, to_table
 from windrow.stores.segments import DAMAGED, OPEN, SEALED, SegmentId, lock_if_dead, read_segment, segments
@@ -58,25 +58,9 @@ def commit(folder: Path, lake: Lake) -> int:
         return commit_all(folder, lake) if mine else 0
 
 
-@contextmanager
-def elected(folder: Path) -> Iterator[bool]:
+def elected(folder: Path) -> AbstractContextManager[bool]:
     """Hold the lock of the one committer of `folder`; gives False where another process has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "committer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StoreError(
-            f"the prediction log in {folder} cannot be used: {error.strerror}", next_step="check the folder's rights"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+    return elected_by(folder / "committer.lock", "the prediction log")
 
 
 def commit_all(folder: Path, lake: Lake) -> int:

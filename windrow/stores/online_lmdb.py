@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,7 +22,7 @@ from windrow.errors import StoreError
 from windrow.stores import lmdb_environment as files
 from windrow.stores.lmdb_environment import MAP_SIZE, Moved, absent, guarded
 from windrow.stores.lmdb_pages import LmdbPages, counted, erase_some, flush, put_rows
-from windrow.stores.online import TXN_ROWS, Key, Row
+from windrow.stores.online import Key, Row
 from windrow.stores.online_directory import (
     FORMAT,
     FORMAT_KEY,
@@ -37,7 +36,7 @@ from windrow.stores.online_directory import (
 )
 from windrow.stores.online_generations import check_loading, retire_dead
 from windrow.stores.online_load import Load, attempt
-from windrow.stores.online_rows import Packed, check_key, pack, pack_key, pack_keys, packed_rows, unpack, unpack_row
+from windrow.stores.online_rows import Packed, check_key, pack, pack_key, pack_keys, packed_batches, unpack, unpack_row
 from windrow.stores.online_transaction import Changes, Conflict, Transaction
 
 _T = TypeVar("_T")
@@ -81,9 +80,7 @@ class LmdbStore:
 
     def write(self, group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> int:
         """Store rows by key in transactions of at most `TXN_ROWS`; see `OnlineStore.write`."""
-        iterator = iter(rows)
-        chunks = iter(lambda: list(islice(iterator, TXN_ROWS)), [])
-        return self.write_packed(group, columns, (packed_rows(group, columns, chunk) for chunk in chunks))
+        return self.write_packed(group, columns, packed_batches(group, columns, rows))
 
     def write_packed(self, group: str, columns: Sequence[str], batches: Iterable[Packed]) -> int:
         """Store packed rows, one transaction for each batch; see `OnlineStore.write_packed`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
-from windrow.stores.online import TXN_ROWS, Key, Row
+from windrow.stores.online import Key, Row
 from windrow.stores.online_generations import begin, retire, switch
-from windrow.stores.online_rows import Packed, packed_rows
+from windrow.stores.online_rows import Packed, packed_batches
 from windrow.stores.online_transaction import Conflict, Transaction
 
 if TYPE_CHECKING:
@@ -62,9 +61,7 @@ class Load:
             If a key or value cannot be stored, or the load was superseded: another one began, or an
             entity of the group was deleted.
         """
-        iterator = iter(rows)
-        chunks = iter(lambda: list(islice(iterator, TXN_ROWS)), [])
-        return self.write_packed(packed_rows(self._group, self._columns, chunk) for chunk in chunks)
+        return self.write_packed(packed_batches(self._group, self._columns, rows))
 
     def write_packed(self, batches: Iterable[Packed]) -> int:
         """Store packed rows, one transaction for each batch; return how many were given."""

@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Self, TypeVar
 
 import hiredis
@@ -20,7 +19,7 @@ import redis
 
 from windrow.clock import SECOND
 from windrow.errors import NotFoundError, SettingsError, StoreError
-from windrow.stores.online import NEXT_STEP, TXN_ROWS, Key, Row
+from windrow.stores.online import NEXT_STEP, Key, Row
 from windrow.stores.online_directory import (
     FORMAT,
     FORMAT_KEY,
@@ -37,7 +36,7 @@ from windrow.stores.online_directory import (
 )
 from windrow.stores.online_generations import check_loading, retire_dead, retired
 from windrow.stores.online_load import Load, attempt
-from windrow.stores.online_rows import Packed, check_key, pack, pack_keys, packed_rows, unpack, unpack_row
+from windrow.stores.online_rows import Packed, check_key, pack, pack_keys, packed_batches, unpack, unpack_row
 from windrow.stores.online_transaction import Conflict, Transaction
 from windrow.stores.redis_pages import ROOT, RedisPages, commit
 
@@ -128,9 +127,7 @@ class RedisStore:
 
     def write(self, group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> int:
         """Store rows by key; see `OnlineStore.write`."""
-        iterator = iter(rows)
-        chunks = iter(lambda: list(islice(iterator, TXN_ROWS)), [])
-        return self.write_packed(group, columns, (packed_rows(group, columns, chunk) for chunk in chunks))
+        return self.write_packed(group, columns, packed_batches(group, columns, rows))
 
     def write_packed(self, group: str, columns: Sequence[str], batches: Iterable[Packed]) -> int:
         """Store packed rows; see `OnlineStore.write_packed`."""

@@ -7,7 +7,8 @@ A key is the msgpack of its tuple, so that 1, ``"1"`` and ``b"1"`` are three key
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from windrow.errors import StoreError, listed
-from windrow.stores.online import KEY_TYPES, Key, Row
+from windrow.stores.online import KEY_TYPES, TXN_ROWS, Key, Row
 
 _VALUES = frozenset({float, int, str, bool, bytes, type(None)})
 _LONGEST_KEY = 400  # bytes; LMDB takes 511
@@ -116,6 +117,20 @@ def packed_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Ro
     if any(key == _IMPOSSIBLE for key, _ in items):
         raise impossible_key(group)
     return Packed(tuple(t.__name__ for t in types), items)
+
+
+def packed_batches(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> Iterator[Packed]:
+    """Yield `packed_rows` of at most `TXN_ROWS` rows at a time: one transaction each.
+
+    Examples
+    --------
+    >>> rows = (((n,), Row(5, 5, 1, (0.5,))) for n in range(TXN_ROWS + 1))
+    >>> [len(batch.items) for batch in packed_batches("g_v1", ["x"], rows)]
+    [20000, 1]
+    """
+    iterator = iter(rows)
+    chunks = iter(lambda: list(islice(iterator, TXN_ROWS)), [])
+    return (packed_rows(group, columns, chunk) for chunk in chunks)
 
 
 def stored_row(group: str, row: Row) -> bytes:

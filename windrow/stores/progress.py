@@ -124,8 +124,8 @@ def row_wise(group: FeatureGroup) -> Source | None:
 def new_rows(group: FeatureGroup, lake: Lake, done: Progress | None, state: Progress) -> ir.Table | None:
     """Return the source's rows that the last run has not seen, if evaluating these alone is the same; else None.
 
-    It is not when a row came in behind the last one seen, when rows are gone, or when another row has the
-    keys and times of a new one, which decides whether both are refused.
+    It is not when a row came in behind the last one seen, when rows are gone, or when another row has the keys
+    and times of a new one, or of one that a new one corrects: of rows that are alike none passes, of one alone it may.
     """
     source, keys = row_wise(group), _keys(group)
     if source is None or keys is None or done is None or not done.definition or done.definition != state.definition:
@@ -136,7 +136,8 @@ def new_rows(group: FeatureGroup, lake: Lake, done: Progress | None, state: Prog
         return None
     fresh = _newest(rows.filter(rows[SEQ] > done.seen), source)
     identity = list(dict.fromkeys([*keys, EVENT_TIME, KNOWN_AT]))
-    alike = rows.semi_join(fresh.select(identity).distinct(), identity) if keys else rows
+    touched = rows.semi_join(fresh, source.id) if source.id else fresh  # with what the new rows correct
+    alike = rows.semi_join(touched.select(identity).distinct(), identity) if keys else rows
     # Rows without a key are bad in any case, and are alike to nothing.
     whole = fresh.filter([fresh[name].notnull() for name in identity])
     if _newest(alike, source).count().to_pyarrow().as_py() != whole.count().to_pyarrow().as_py():
