@@ -9,7 +9,7 @@ import pytest
 from tests.models.worlds import HOUR, World, load, load_world, meter_now
 from windrow import Entity, Every
 from windrow.live_hours import Tape, past_ticks
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 from windrow.stores.publish import publish_online
 
 KEYS = [(meter_now.table_name, (name,)) for name in ("north", "south")]

@@ -19,7 +19,7 @@ from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import observe_logs, run_notebooks, run_service
 from windrow.serving.run import start
 from windrow.settings import Settings
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 from windrow.traffic import Answer, Pool, Sender
 
 if TYPE_CHECKING:

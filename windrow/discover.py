@@ -17,7 +17,7 @@ from windrow.features.reference import stopped
 from windrow.features.source import Source
 from windrow.models.service import PredictionService
 from windrow.settings import Settings
-from windrow.stores.ingest_catalogue import Stream, catalogue, record
+from windrow.stores.ingest.catalogue import Stream, catalogue, record
 
 
 class _Named(Protocol):

@@ -308,7 +308,7 @@ def _lake(patient: _Patient) -> str:
 
 
 def _online(patient: _Patient) -> str:
-    from windrow.stores.online import Row, open_online
+    from windrow.stores.online.store import Row, open_online
 
     now = time.time_ns() // 1000
     with open_online(patient.settings.online, write=True) as store:
@@ -380,7 +380,7 @@ def _log(patient: _Patient) -> str:
 
 
 def _streams(patient: _Patient) -> str:
-    from windrow.stores.ingest_proof import prove
+    from windrow.stores.ingest.proof import prove
 
     seconds = prove(patient.settings.folder(""))
     return f"an event sent twice arrived once, online after {seconds:.2f} s and in the lake"

@@ -19,7 +19,7 @@ from windrow.features.aggregate import AggregateGroup
 from windrow.features.source import Every
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.engine import engine
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 from windrow.stores.publish import publish_online
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from windrow.orchestrate.resources import Stores
     from windrow.settings import Settings
     from windrow.stores.lake import Lake
-    from windrow.stores.online import Key, OnlineStore
+    from windrow.stores.online.store import Key, OnlineStore
     from windrow.traffic import Answer, Sender
 
 _EFF = "windrow_eff"

@@ -28,9 +28,9 @@ from windrow.orchestrate.releases import live_bundle
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import RunResult, run_service
 from windrow.settings import Settings
-from windrow.stores.applier import Applier
 from windrow.stores.engine import engine
-from windrow.stores.ingest import FOLDER, Batch, EventWriter
+from windrow.stores.ingest.applier import Applier
+from windrow.stores.ingest.events import FOLDER, Batch, EventWriter
 from windrow.stores.materialize import read_current
 from windrow.testing import features_of, no_look_ahead, partition_invariant
 

@@ -31,7 +31,7 @@ from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.stores.materialize import materialize_group, materialize_source
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 from windrow.stores.publish import publish_online
 from windrow.stores.tables import group_tables
 

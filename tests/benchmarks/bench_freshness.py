@@ -23,9 +23,9 @@ from windrow.features.tiles import Tiles
 from windrow.schema import Entity
 from windrow.serving.run import start
 from windrow.settings import Settings
-from windrow.stores import online as stores
-from windrow.stores.ingest_catalogue import catalogue, record
+from windrow.stores.ingest.catalogue import catalogue, record
 from windrow.stores.metadata import Metadata
+from windrow.stores.online import store as stores
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS, PAUSE = 300, 0.01

@@ -24,10 +24,10 @@ from windrow.features.group import feature_group
 from windrow.features.source import Source
 from windrow.schema import Entity
 from windrow.stores.lake import Lake
-from windrow.stores.online import TXN_ROWS, OnlineStore, open_online
-from windrow.stores.online import Row as OnlineRow
-from windrow.stores.online_batch import pack_batch
-from windrow.stores.online_rows import Packed, pack_key, pack_row
+from windrow.stores.online.batch import pack_batch
+from windrow.stores.online.rows import Packed, pack_key, pack_row
+from windrow.stores.online.store import TXN_ROWS, OnlineStore, open_online
+from windrow.stores.online.store import Row as OnlineRow
 from windrow.stores.publish import publish_online
 
 FEATURES = [f"f{i}" for i in range(20)]

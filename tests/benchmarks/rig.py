@@ -18,7 +18,7 @@ from windrow.models.release import DatasetRef, Release, sha256
 from windrow.schema import Field
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 
 ENTITIES = 10_000
 NOW = 1_700_000_000_000_000

@@ -13,7 +13,7 @@ import redis
 
 from tests.contract.rows import Open
 from tests.redis_server import RedisServer, redis_server
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 
 BACKENDS = ("lmdb", "redis", "redis-socket")
 NOT_YET: dict[tuple[str, str], str] = {}  # (backend, test) -> why

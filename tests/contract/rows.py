@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from windrow.stores.online import OnlineStore, Row
+from windrow.stores.online.store import OnlineStore, Row
 
 Open = Callable[[], OnlineStore]
 

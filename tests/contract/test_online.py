@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.rows import Open, row
 from windrow.errors import NotFoundError, StoreError
-from windrow.stores.online import Key, Row
+from windrow.stores.online.store import Key, Row
 
 
 def test_a_reader_gets_the_row_that_was_written(open_writer: Open, open_reader: Open) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from tests.contract.rows import Open, row
 from windrow.errors import StoreError
-from windrow.stores.online import OnlineStore, Row
-from windrow.stores.online_load import Load, Loaded, attempt
-from windrow.stores.online_transaction import Conflict, Transaction
+from windrow.stores.online.load import Load, Loaded, attempt
+from windrow.stores.online.store import OnlineStore, Row
+from windrow.stores.online.transaction import Conflict, Transaction
 
 
 def state(text: bytes, at: int = 100) -> Row:

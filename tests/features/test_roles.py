@@ -19,7 +19,7 @@ from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.stores.materialize import materialize_group
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import OnlineStore, open_online
+from windrow.stores.online.store import OnlineStore, open_online
 from windrow.stores.publish import publish_online
 from windrow.testing import MemoryTable, features_of, no_look_ahead, times
 

@@ -16,7 +16,7 @@ from windrow.features.contract import Contract
 from windrow.features.join import view_frame
 from windrow.serving.transformer import Transformer
 from windrow.stores.engine import engine
-from windrow.stores.online import OnlineStore, Row, open_online
+from windrow.stores.online.store import OnlineStore, Row, open_online
 from windrow.testing import times
 
 LAST = 2 * HOURS + 6  # everything is known by then

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.stores.ingest_world import asked, card_spend, clicks, page_views, payments, prepare, settings_in
 from windrow.settings import Settings
 from windrow.stores.engine import engine
-from windrow.stores.ingest import FOLDER, backlog
+from windrow.stores.ingest.events import FOLDER, backlog
 from windrow.stores.lake import Lake
 
 CARDS = 5
@@ -51,7 +51,7 @@ class Server:
 
     def _kill_applier(self) -> None:
         for pid in _children(self.process.pid):
-            if b"windrow.stores.applier" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"windrow.stores.ingest.applier" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:

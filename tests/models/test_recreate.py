@@ -13,7 +13,7 @@ from windrow.models.places import places
 from windrow.models.recreate import recreate
 from windrow.settings import Settings
 from windrow.stores.compaction import compact
-from windrow.stores.forgetting import forget
+from windrow.stores.forgetting.forget import forget
 
 NOW = 90 * DAY
 

@@ -15,7 +15,7 @@ from windrow.errors import VersionError
 from windrow.features.tiles import Tiles
 from windrow.orchestrate.factories import group_asset, source_asset
 from windrow.orchestrate.resources import Stores
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 
 
 def simulated() -> dict[str, Any]:

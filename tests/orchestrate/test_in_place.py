@@ -13,7 +13,7 @@ from tests.orchestrate.conftest import copied_world, settings_of
 from windrow.orchestrate.run import run_service
 from windrow.settings import Settings
 from windrow.stores.lake import Lake
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 
 EDITS = {
     "kept/visits/features.py": (

@@ -18,7 +18,7 @@ from windrow.orchestrate.run import RunResult, run_service
 from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.log import LogRecord, LogWriter
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 
 DAYS = "2024-04-06..2024-04-09"
 

@@ -20,7 +20,7 @@ from windrow.serving.requests import RowReader
 from windrow.serving.transformer import Transformer
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 from windrow.stores.publish import publish_online
 from windrow.stores.tables import group_tables
 from windrow.testing import times

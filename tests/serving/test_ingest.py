@@ -18,9 +18,9 @@ from windrow.serving.asgi import WindrowMiddleware
 from windrow.serving.requests import MAX_BODY
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
-from windrow.stores.applier import Applier
-from windrow.stores.ingest import FOLDER, Batch, Tail
-from windrow.stores.ingest_catalogue import record
+from windrow.stores.ingest.applier import Applier
+from windrow.stores.ingest.catalogue import record
+from windrow.stores.ingest.events import FOLDER, Batch, Tail
 from windrow.stores.metadata import Metadata
 
 NOW = datetime.now(UTC)

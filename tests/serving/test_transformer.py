@@ -15,7 +15,7 @@ from windrow.features.contract import Contract, Lookup, OnDemand, canonical, on_
 from windrow.features.on_demand import load_functions
 from windrow.schema import Field, Status
 from windrow.serving.transformer import Transformer
-from windrow.stores.online import OnlineStore, Row, open_online
+from windrow.stores.online.store import OnlineStore, Row, open_online
 
 SOURCE = """
 import numpy as np

@@ -17,7 +17,7 @@ from windrow.models.runtime import MATRIX_INPUT, SklearnModel
 from windrow.schema import Field
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 
 NOW = 1_000_000_000
 DAY = 86_400_000_000

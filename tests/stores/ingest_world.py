@@ -16,13 +16,13 @@ from windrow.features.source import Source
 from windrow.features.tiles import Tiles
 from windrow.schema import Entity
 from windrow.settings import Settings
-from windrow.stores.applier import Applier
 from windrow.stores.engine import engine
-from windrow.stores.ingest import FOLDER, Batch, EventWriter
-from windrow.stores.ingest_catalogue import Stream, catalogue, record
+from windrow.stores.ingest.applier import Applier
+from windrow.stores.ingest.catalogue import Stream, catalogue, record
+from windrow.stores.ingest.events import FOLDER, Batch, EventWriter
 from windrow.stores.lake import Lake
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 
 CARD = Entity("card", card_id="int64")
 payments = Source(

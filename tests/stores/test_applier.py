@@ -16,9 +16,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.stores.ingest_world import World, asked, now, page_views, settings_in
 from windrow.settings import Settings
-from windrow.stores.ingest_status import told
+from windrow.stores.ingest.status import told
 
-COMMAND = [sys.executable, "-m", "windrow.stores.applier"]
+COMMAND = [sys.executable, "-m", "windrow.stores.ingest.applier"]
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from windrow.stores.external import ExternalTable
 from windrow.stores.lake import Lake
 from windrow.stores.materialize import materialize_group
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import open_online
+from windrow.stores.online.store import open_online
 from windrow.stores.publish_in_place import publish_in_place
 from windrow.testing import times
 

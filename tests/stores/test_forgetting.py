@@ -30,17 +30,17 @@ from windrow.stores import committer
 from windrow.stores.committer import commit
 from windrow.stores.compaction import compact
 from windrow.stores.engine import engine
-from windrow.stores.forgetting import Forgotten, Places, _arriving, forget, look, typed_key
-from windrow.stores.ingest import Batch, EventWriter
-from windrow.stores.ingest_erasure import await_lake, events_on_their_way
-from windrow.stores.ingest_later import _TABLE
+from windrow.stores.forgetting.forget import Forgotten, Places, _arriving, forget, look, typed_key
+from windrow.stores.forgetting.tombstones import tombstones
+from windrow.stores.ingest.erasure import await_lake, events_on_their_way
+from windrow.stores.ingest.events import Batch, EventWriter
+from windrow.stores.ingest.later import _TABLE
 from windrow.stores.lake import Lake
 from windrow.stores.log import LogWriter, PredictionLog
 from windrow.stores.materialize import materialize_group, materialize_source
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 from windrow.stores.sinks import write_sink
-from windrow.stores.tombstones import tombstones
 
 TEXT, NUMBER = "K-zq83Xv7-secret", 0x123456789ABCDEF
 UTC = pa.timestamp("us", "UTC")

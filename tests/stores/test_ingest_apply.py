@@ -15,11 +15,11 @@ from windrow.features import agg
 from windrow.features.aggregate import aggregate
 from windrow.schema import Entity
 from windrow.settings import Settings
-from windrow.stores.applier import elected
-from windrow.stores.ingest import Batch
-from windrow.stores.ingest_catalogue import record
+from windrow.stores.ingest.applier import elected
+from windrow.stores.ingest.catalogue import record
+from windrow.stores.ingest.events import Batch
 from windrow.stores.metadata import Metadata
-from windrow.stores.online import Row, open_online
+from windrow.stores.online.store import Row, open_online
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.stores.ingest_world import World, clicks, now, payments, settings_in
 from windrow.errors import SchemaError
 from windrow.features.source import CsvFile, Source
-from windrow.stores.ingest import EventWriter
+from windrow.stores.ingest.events import EventWriter
 from windrow.stores.materialize import materialize_source
 from windrow.stores.metadata import Metadata
 

@@ -21,10 +21,10 @@ from tests.conftest import ROOT
 from tests.redis_server import RedisServer, redis_server
 from tests.stores.ingest_world import World, asked, card_spend, now, page_views, settings_in
 from windrow.errors import SettingsError
-from windrow.stores.applier import Applier
-from windrow.stores.ingest import EventWriter, backlog
-from windrow.stores.ingest_marks import Marks
-from windrow.stores.ingest_redis import PREFIX, WORKER, RedisSource
+from windrow.stores.ingest.applier import Applier
+from windrow.stores.ingest.events import EventWriter, backlog
+from windrow.stores.ingest.marks import Marks
+from windrow.stores.ingest.redis_streams import PREFIX, WORKER, RedisSource
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_url_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_an_applier_that_is_killed_again_and_again_takes_each_entry_once(world: World, client: Any) -> None:
     chance, number = random.Random(3), 0
-    command = [sys.executable, "-m", "windrow.stores.applier"]
+    command = [sys.executable, "-m", "windrow.stores.ingest.applier"]
     environ = {**os.environ, **world.settings.environ()}
     for kill in (True, True, False):
         applier = subprocess.Popen(command, cwd=ROOT, env=environ)

@@ -17,8 +17,8 @@ from windrow.features.aggregate import AggregateGroup
 from windrow.features.tiles import Tiles
 from windrow.features.traces import Event
 from windrow.stores.engine import engine
-from windrow.stores.ingest_replay import Replay
-from windrow.stores.online import Key, Row, open_online
+from windrow.stores.ingest.replay import Replay
+from windrow.stores.online.store import Key, Row, open_online
 from windrow.stores.publish import publish_online, publish_states
 
 BEGIN = now() - 3_600_000_000

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windrow.errors import StoreError
-from windrow.stores.online import Row
-from windrow.stores.online_batch import pack_batch
-from windrow.stores.online_rows import age, pack_key, pack_row, unpack_row
+from windrow.stores.online.batch import pack_batch
+from windrow.stores.online.rows import age, pack_key, pack_row, unpack_row
+from windrow.stores.online.store import Row
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)

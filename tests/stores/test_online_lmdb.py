@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from windrow.errors import SettingsError, StoreError
-from windrow.stores import lmdb_compact, lmdb_environment
-from windrow.stores.online import Row, open_online
-from windrow.stores.online_generations import LEFT_ALONE, retire_dead
-from windrow.stores.online_lmdb import LmdbStore
-from windrow.stores.online_load import attempt
+from windrow.stores.online import lmdb_compact, lmdb_environment
+from windrow.stores.online.generations import LEFT_ALONE, retire_dead
+from windrow.stores.online.lmdb_store import LmdbStore
+from windrow.stores.online.load import attempt
+from windrow.stores.online.store import Row, open_online
 
 SPAWN = multiprocessing.get_context("spawn")
 SMALL_MAP = 1 << 16
@@ -181,8 +181,8 @@ def test_a_full_disk_is_a_store_error_and_leaves_the_old_rows(tmp_path: Path) ->
 import resource, signal
 from pathlib import Path
 from windrow.errors import StoreError
-from windrow.stores.online import Row
-from windrow.stores.online_lmdb import LmdbStore
+from windrow.stores.online.store import Row
+from windrow.stores.online.lmdb_store import LmdbStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with LmdbStore(Path({str(tmp_path)!r}), write=True) as store:
     store.write("g_v1", ["a"], [((1,), Row(1, 1, 1, ("old",)))])
@@ -399,5 +399,5 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
 
 def test_importing_the_store_loads_no_engine(tmp_path: Path) -> None:
     heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake'}"
-    code = f"import sys, windrow.stores.online_lmdb; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    code = f"import sys, windrow.stores.online.lmdb_store; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

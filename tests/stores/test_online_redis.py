@@ -19,10 +19,10 @@ from tests.redis_server import RedisServer, redis_server
 from windrow.doctor import examine
 from windrow.errors import SettingsError, StoreError
 from windrow.settings import Settings
-from windrow.stores import online_redis
-from windrow.stores.online import Row, open_online
-from windrow.stores.online_load import attempt
-from windrow.stores.online_transaction import Conflict, Transaction
+from windrow.stores.online import redis_store as online_redis
+from windrow.stores.online.load import attempt
+from windrow.stores.online.store import Row, open_online
+from windrow.stores.online.transaction import Conflict, Transaction
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -251,7 +251,7 @@ def test_the_doctor_proves_the_store_that_the_settings_name_and_shows_no_passwor
 
 def test_without_the_client_the_url_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "windrow.stores.online_redis")
+    monkeypatch.delitem(sys.modules, "windrow.stores.online.redis_store")
     with pytest.raises(SettingsError, match=r"its client is not installed. Next: pip install 'windrow\[redis\]'"):
         open_online("redis://127.0.0.1/0")
     assert online_redis.RedisStore
@@ -260,7 +260,7 @@ def test_without_the_client_the_url_is_refused_with_what_to_install(monkeypatch:
 def test_a_worker_on_lmdb_never_loads_the_client_and_one_on_redis_no_engine() -> None:
     heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake'}"
     code = (
-        "import sys, windrow.stores.online_lmdb; assert 'redis' not in sys.modules; import windrow.stores.online_redis; "
+        "import sys, windrow.stores.online.lmdb_store; assert 'redis' not in sys.modules; import windrow.stores.online.redis_store; "
         f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,7 +16,7 @@ from windrow.features.source import Source
 from windrow.schema import Entity
 from windrow.stores import lake, publish
 from windrow.stores.lake import Lake
-from windrow.stores.online import OnlineStore, Row, open_online
+from windrow.stores.online.store import OnlineStore, Row, open_online
 from windrow.stores.publish import Published, publish_online, publish_states, reached_by
 
 CARD, TEAM = Entity("card", card_id="int64"), Entity("team", league="string", number="int64")

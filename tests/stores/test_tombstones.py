@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from windrow.stores.forgetting.tombstones import bury, hash_key, tombstones, without_forgotten
 from windrow.stores.metadata import Metadata
-from windrow.stores.tombstones import bury, hash_key, tombstones, without_forgotten
 
 TABLE = "sources/payments"
 

@@ -10,7 +10,7 @@ from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, say, show, show_json
 
 if TYPE_CHECKING:
-    from windrow.stores.forgetting import Forgotten
+    from windrow.stores.forgetting.forget import Forgotten
 
 
 @declare("windrow forget customer 7590-VHVEG --dry-run\nwindrow forget card 4021 --yes --json")
@@ -42,7 +42,7 @@ def _run(name: str, given: tuple[str, ...], *, erase: bool) -> Forgotten:
     from windrow.discover import groups, services
     from windrow.models.places import entity, places
     from windrow.settings import Settings
-    from windrow.stores.forgetting import forget, look, typed_key
+    from windrow.stores.forgetting.forget import forget, look, typed_key
     from windrow.stores.metadata import Metadata
 
     settings = Settings.read()

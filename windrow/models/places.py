@@ -9,7 +9,7 @@ from windrow.features.group import FeatureGroup
 from windrow.features.lineage import lineage
 from windrow.models.service import PredictionService
 from windrow.schema import Entity
-from windrow.stores.forgetting import Places
+from windrow.stores.forgetting.forget import Places
 
 
 def entity(name: str, groups: Iterable[FeatureGroup]) -> Entity:

@@ -10,7 +10,7 @@ from windrow.errors import DataError
 from windrow.models.content import content_hash
 from windrow.models.dataset import SPLIT, TrainingDataset, past_rows, split_rows
 from windrow.models.service import PredictionService
-from windrow.stores.tombstones import Tombstone, tombstones
+from windrow.stores.forgetting.tombstones import Tombstone, tombstones
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -44,8 +44,8 @@ def materialize_states(group: AggregateGroup, stores: Stores) -> Iterator[dg.Mat
 
 
 def _published(group: AggregateGroup, stores: Stores) -> Metadata:
-    from windrow.stores.ingest import FOLDER
-    from windrow.stores.online import open_online
+    from windrow.stores.ingest.events import FOLDER
+    from windrow.stores.online.store import open_online
     from windrow.stores.states import publish_aggregates
 
     now = stores.now([group.source])

@@ -194,8 +194,8 @@ def _validated(write: "Write") -> dg.AssetCheckResult:
 def _published(group: FeatureGroup, stores: Stores) -> Metadata:
     if not group.online:
         return {"online": "not published: declared online=False"}
-    from windrow.stores.ingest import FOLDER
-    from windrow.stores.online import open_online
+    from windrow.stores.ingest.events import FOLDER
+    from windrow.stores.online.store import open_online
     from windrow.stores.publish import publish_online
 
     online = open_online(stores.settings.online, write=True)

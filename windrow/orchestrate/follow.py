@@ -79,7 +79,7 @@ def _stored(group: FeatureGroup) -> bool:
 
 def _made(group: FeatureGroup, stores: Stores, *, now: int) -> int:
     from windrow.stores.materialize import materialize_group
-    from windrow.stores.online import open_online
+    from windrow.stores.online.store import open_online
     from windrow.stores.publish import publish_online
 
     written = materialize_group(group, stores.lake, stores.metadata).rows_written

@@ -60,7 +60,7 @@ def _published(group: FeatureGroup, services: Sequence[PredictionService], store
     if not group.online or not users:
         return {"online": "not published: no online service reads it, or it is declared online=False"}
     from windrow.models.keys_in_use import keys_in_use
-    from windrow.stores.online import open_online
+    from windrow.stores.online.store import open_online
     from windrow.stores.publish_in_place import publish_in_place
 
     keys = keys_in_use(group, users, stores.lake, stores.log)

@@ -16,8 +16,8 @@ from windrow.schema import EVENT_TIME
 from windrow.serving.answers import encode
 from windrow.serving.requests import RowReader, Rows
 from windrow.settings import Settings
-from windrow.stores.ingest import FOLDER, Batch, EventWriter, backlog
-from windrow.stores.ingest_catalogue import Stream, recorded
+from windrow.stores.ingest.catalogue import Stream, recorded
+from windrow.stores.ingest.events import FOLDER, Batch, EventWriter, backlog
 from windrow.stores.metadata import Metadata
 
 AHEAD = duration("5m")  # how far clocks may differ: an event of a later time is refused

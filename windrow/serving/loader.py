@@ -15,7 +15,7 @@ from windrow.serving.transformer import Transformer
 from windrow.serving.warmer import warm
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata, Span
-from windrow.stores.online import OnlineStore, open_online
+from windrow.stores.online.store import OnlineStore, open_online
 
 _ClockKey = tuple[tuple[str, ...], int]  # a release's sources, and the time it was trained at
 

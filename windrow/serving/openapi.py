@@ -9,7 +9,7 @@ from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
 from windrow.serving.requests import MAX_ROWS, MAX_TEXT
-from windrow.stores.ingest_catalogue import Stream
+from windrow.stores.ingest.catalogue import Stream
 
 _TYPES: dict[str, dict[str, Any]] = {
     "bool": {"type": "boolean"},

@@ -26,7 +26,7 @@ from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonic
 from windrow.features.on_demand import compute, load_functions
 from windrow.features.tiles import Tiles
 from windrow.schema import EVENT_TIME, Status
-from windrow.stores.online import OnlineStore, Row
+from windrow.stores.online.store import OnlineStore, Row
 
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
 _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
@@ -105,7 +105,7 @@ class Transformer:
     --------
     >>> from tempfile import mkdtemp
     >>> from windrow.schema import Field
-    >>> from windrow.stores.online import open_online
+    >>> from windrow.stores.online.store import open_online
     >>> store = open_online(f"lmdb://{mkdtemp()}/online", write=True)
     >>> _ = store.write("card_v1", ["limit"], [((7,), Row(10, 10, 1, (500.0,)))])
     >>> card = Lookup("card_v1", "f", {"card_id": "card_id"}, {"limit": "limit"}, {"limit": "float64"})

@@ -17,12 +17,12 @@ from windrow.serving.metrics import IngestFacts, Metrics
 from windrow.serving.plane import Plane
 from windrow.serving.turn import Turn
 from windrow.settings import Settings
-from windrow.stores.ingest_status import told
+from windrow.stores.ingest.status import told
 from windrow.stores.log import LogWriter
 from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
-APPLIER = "windrow.stores.applier"
+APPLIER = "windrow.stores.ingest.applier"
 WRITERS = 64
 STOP_SECONDS = 5.0
 

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, suppress
 from itertools import groupby
 from pathlib import Path
 
-from windrow.errors import StoreError, WindrowError
+from windrow.errors import WindrowError
 from windrow.settings import Settings
 from windrow.stores.election import elected_by
 from windrow.stores.lake import Lake

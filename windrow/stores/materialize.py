@@ -21,13 +21,13 @@ from windrow.stores import progress
 from windrow.stores.difference import changed, missing
 from windrow.stores.engine import engine
 from windrow.stores.external import refuse_materialisation
-from windrow.stores.ingest_batch import has_events, joint_span, not_streamed, nothing_to_read
+from windrow.stores.forgetting.tombstones import without_forgotten
+from windrow.stores.ingest.batch import has_events, joint_span, not_streamed, nothing_to_read
 from windrow.stores.lake import Lake, LakeTable
 from windrow.stores.loading import delete_vanished, joined_span, watermark
 from windrow.stores.orphans import delete_orphans
 from windrow.stores.progress import Progress
 from windrow.stores.reader import origin, read_source
-from windrow.stores.tombstones import without_forgotten
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -18,10 +18,10 @@ from windrow.features.group import FeatureGroup, ibis_dtype
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable
-from windrow.stores.online import TXN_ROWS, Key, OnlineStore, Row
-from windrow.stores.online_batch import pack_batch
-from windrow.stores.online_load import attempt
-from windrow.stores.online_rows import Packed
+from windrow.stores.online.batch import pack_batch
+from windrow.stores.online.load import attempt
+from windrow.stores.online.rows import Packed
+from windrow.stores.online.store import TXN_ROWS, Key, OnlineStore, Row
 from windrow.stores.tables import table_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow as pa
 
-    from windrow.stores.online_transaction import Transaction
+    from windrow.stores.online.transaction import Transaction
 
 _TIMES = (EVENT_TIME, KNOWN_AT, SEQ)
 _BATCH = TXN_ROWS // 2048 * 2048  # the engine hands out whole vectors of 2,048 rows
@@ -156,7 +156,7 @@ def publish_states(
     --------
     >>> from tempfile import mkdtemp
     >>> from windrow.schema import Entity
-    >>> from windrow.stores.online import open_online
+    >>> from windrow.stores.online.store import open_online
     >>> class Spend: table_name = "spend_v1"
     >>> store = open_online(f"lmdb://{mkdtemp()}/online", write=True)
     >>> publish_states(Spend, store, [((7,), Row(10, 10, 0, (b"state",)))])

@@ -14,14 +14,14 @@ from windrow.features.group import FeatureGroup
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.engine import engine
 from windrow.stores.external import ExternalTable
-from windrow.stores.online import TXN_ROWS, Key, OnlineStore, Row
-from windrow.stores.online_load import attempt
+from windrow.stores.online.load import attempt
+from windrow.stores.online.store import TXN_ROWS, Key, OnlineStore, Row
 from windrow.stores.publish import Published
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from windrow.stores.online_transaction import Transaction
+    from windrow.stores.online.transaction import Transaction
 
 _TIMES = (EVENT_TIME, KNOWN_AT, SEQ)
 

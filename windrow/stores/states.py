@@ -12,7 +12,7 @@ from windrow.features.traces import Event
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable
-from windrow.stores.online import Key, OnlineStore, Row
+from windrow.stores.online.store import Key, OnlineStore, Row
 from windrow.stores.publish import (
     Published,
     Reached,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow as pa
 
-    from windrow.stores.ingest_replay import Replay
-    from windrow.stores.online_transaction import Transaction
+    from windrow.stores.ingest.replay import Replay
+    from windrow.stores.online.transaction import Transaction
 
 
 def states(group: AggregateGroup, rows: ir.Table) -> Iterator[tuple[Key, Row]]:
@@ -115,8 +115,8 @@ def _nothing_new(table: LakeTable, before: Reached, now: int) -> bool:
 
 
 def _replay(group: AggregateGroup, lake: Lake, folder: Path | None) -> Replay | None:
-    from windrow.stores.ingest_catalogue import stream_of_source
-    from windrow.stores.ingest_replay import Replay
+    from windrow.stores.ingest.catalogue import stream_of_source
+    from windrow.stores.ingest.replay import Replay
 
     stream = stream_of_source(group.source, {group.table_name: group.spec})
     if stream is None or folder is None:

@@ -164,7 +164,7 @@ def _run_twice(group: FeatureGroup, tables: Tables, folder: Path) -> None:
     from windrow.stores.lake import Lake
     from windrow.stores.materialize import materialize_group
     from windrow.stores.metadata import Metadata
-    from windrow.stores.online import open_online
+    from windrow.stores.online.store import open_online
     from windrow.stores.publish import publish_online
 
     lake, metadata = Lake(str(folder / "lake")), Metadata(f"sqlite:///{folder}/metadata.db")

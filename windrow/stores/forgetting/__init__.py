@@ -1,0 +1,1 @@
+"""Forgetting an entity everywhere, and proving that nothing of it is left."""

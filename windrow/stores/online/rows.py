@@ -1,0 +1,207 @@
+"""How every online store keeps keys and rows as bytes, and who wins when two rows meet.
+
+A key is the msgpack of its tuple, so that 1, ``"1"`` and ``b"1"`` are three keys. A row is the msgpack of
+`Row`, its three times always in nine bytes each, so that ages are compared without reading values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from struct import Struct
+from struct import error as StructError
+from typing import NamedTuple
+
+import msgspec
+
+from windrow.errors import StoreError, listed
+from windrow.stores.online.store import KEY_TYPES, TXN_ROWS, Key, Row
+
+_VALUES = frozenset({float, int, str, bool, bytes, type(None)})
+_LONGEST_KEY = 400  # bytes; LMDB takes 511
+_IMPOSSIBLE = b"\xfe"
+_INT64, _ARRAY_OF_4 = 0xD3, 0x94
+_AGE = Struct(">BBqBqBq")
+
+# (event_time, known_at, seq) of a packed row: the greater one wins.
+age: Callable[[bytes], tuple[int, ...]] = Struct(">xxqxqxq").unpack_from
+
+pack = msgspec.msgpack.Encoder().encode
+unpack = msgspec.msgpack.decode
+unpack_row = msgspec.msgpack.Decoder(Row).decode
+
+
+class Packed(NamedTuple):
+    """Rows ready to be stored.
+
+    Attributes
+    ----------
+    types
+        Names of the types of the key's parts (``int``, ``str``); empty where there is no row.
+    items
+        Packed key and packed row, each key once; ascending is faster to store.
+    """
+
+    types: tuple[str, ...]
+    items: list[tuple[bytes, bytes]]
+
+
+def pack_key(key: Key) -> bytes:
+    """Return the bytes of a key; of one that no store can hold, bytes under which nothing is stored.
+
+    Examples
+    --------
+    >>> pack_key((1,)) == pack_key(("1",))
+    False
+    """
+    try:
+        packed = pack(key)
+    except (OverflowError, UnicodeEncodeError, TypeError):
+        return _IMPOSSIBLE
+    # A packed tuple never begins with 0xff, so a digest cannot meet a short key.
+    return packed if len(packed) <= _LONGEST_KEY else b"\xff" + hashlib.sha256(packed).digest()
+
+
+def pack_keys(keys: Sequence[Key]) -> list[bytes]:
+    """Return the bytes of each key, as `pack_key` does, quickly where none is special.
+
+    Examples
+    --------
+    >>> pack_keys([(1,), (2**70,)]) == [pack_key((1,)), pack_key((2**70,))]
+    True
+    """
+    try:
+        packed = list(map(pack, keys))
+    except (OverflowError, UnicodeEncodeError, TypeError):
+        return list(map(pack_key, keys))
+    return packed if max(map(len, packed), default=0) <= _LONGEST_KEY else list(map(pack_key, keys))
+
+
+def pack_row(row: Row) -> bytes:
+    """Return the bytes of a row.
+
+    Examples
+    --------
+    >>> unpack_row(pack_row(Row(5, 6, 7, (0.5, None))))
+    Row(event_time=5, known_at=6, seq=7, values=(0.5, None))
+    """
+    event_time, known_at, seq, values = row
+    return _AGE.pack(_ARRAY_OF_4, _INT64, event_time, _INT64, known_at, _INT64, seq) + pack(values)
+
+
+def packed_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> Packed:
+    """Return the newest row of each key, packed, after checking every key and value.
+
+    Raises
+    ------
+    StoreError
+        If a key or value has a type that no online store keeps, or a row has the wrong width.
+
+    Examples
+    --------
+    >>> made = packed_rows("g_v1", ["x"], [((1,), Row(5, 5, 1, (0.5,))), ((1,), Row(4, 9, 2, (0.4,)))])
+    >>> made.types, [unpack_row(row).values for _, row in made.items]
+    (('int',), [(0.5,)])
+    """
+    newest: dict[Key, Row] = {}
+    types: tuple[type, ...] = ()
+    for key, row in rows:
+        types = types or check_key_types(group, tuple(map(type, key)))
+        if tuple(map(type, key)) != types:
+            raise wrong_key(group, [t.__name__ for t in types], key)
+        check_values(group, columns, row)
+        if key not in newest or newest[key][:3] < row[:3]:
+            newest[key] = row
+    items = sorted((pack_key(key), stored_row(group, row)) for key, row in newest.items())
+    if any(key == _IMPOSSIBLE for key, _ in items):
+        raise impossible_key(group)
+    return Packed(tuple(t.__name__ for t in types), items)
+
+
+def packed_batches(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> Iterator[Packed]:
+    """Yield `packed_rows` of at most `TXN_ROWS` rows at a time: one transaction each.
+
+    Examples
+    --------
+    >>> rows = (((n,), Row(5, 5, 1, (0.5,))) for n in range(TXN_ROWS + 1))
+    >>> [len(batch.items) for batch in packed_batches("g_v1", ["x"], rows)]
+    [20000, 1]
+    """
+    iterator = iter(rows)
+    chunks = iter(lambda: list(islice(iterator, TXN_ROWS)), [])
+    return (packed_rows(group, columns, chunk) for chunk in chunks)
+
+
+def stored_row(group: str, row: Row) -> bytes:
+    """Return the bytes of a row that is to be stored; raise if they are beyond what a store holds."""
+    try:
+        return pack_row(row)
+    except (OverflowError, UnicodeEncodeError, StructError):
+        raise StoreError(
+            f"group {group!r}: a value or time is beyond 64 bits or not valid text",
+            next_step="cast the values to the declared dtypes",
+        ) from None
+
+
+def stored_key(group: str, types: Sequence[str], key: Key) -> bytes:
+    """Return the bytes of a key that is to be stored in a group whose keys have `types` (none yet: any)."""
+    given = tuple(t.__name__ for t in check_key_types(group, tuple(map(type, key))))
+    if types and given != tuple(types):
+        raise wrong_key(group, types, key)
+    packed = pack_key(key)
+    if packed == _IMPOSSIBLE:
+        raise impossible_key(group)
+    return packed
+
+
+def check_key_types(group: str, types: tuple[type, ...]) -> tuple[type, ...]:
+    """Return the types of a key's parts if a store keeps such keys: int or str (True is no int), none where a group has no key."""
+    if any(t not in KEY_TYPES.values() for t in types):
+        named = ", ".join(t.__name__ for t in types)
+        raise StoreError(
+            f"group {group!r} cannot have a key of ({named})",
+            exists="Key parts are int or str",
+            next_step="cast the key to the entity's dtypes",
+        )
+    return types
+
+
+def check_key(group: str, types: Sequence[str], key: Key) -> None:
+    """Raise if a key that was asked for has other types than the group's keys: ``"1"`` is never ``1``."""
+    if types and [type(part).__name__ for part in key] != list(types):
+        raise wrong_key(group, types, key)
+
+
+def wrong_key(group: str, types: Sequence[str], key: Key) -> StoreError:
+    """Return the error of a key whose types are not those of the group's keys."""
+    given = ", ".join(type(part).__name__ for part in key)
+    return StoreError(
+        f"group {group!r} has a key of ({', '.join(types)}), but was given ({given})",
+        next_step="cast the key to the entity's dtypes",
+    )
+
+
+def impossible_key(group: str) -> StoreError:
+    """Return the error of a key that is beyond what any store holds."""
+    return StoreError(
+        f"group {group!r}: a key is beyond 64 bits or not valid text",
+        next_step="cast the key to the entity's dtypes",
+    )
+
+
+def check_values(group: str, columns: Sequence[str], row: Row) -> None:
+    """Raise if a row has not one value per column, each of a type that every store keeps."""
+    if len(row.values) != len(columns):
+        raise StoreError(
+            f"group {group!r} has {len(columns)} columns, but a row has {len(row.values)} values",
+            next_step="give one value per column",
+        )
+    if _VALUES.issuperset(map(type, row.values)):
+        return
+    wrong = [f"{c} ({type(v).__name__})" for c, v in zip(columns, row.values, strict=True) if type(v) not in _VALUES]
+    raise StoreError(
+        f"group {group!r}: values of {listed(wrong)} cannot be stored",
+        exists="The store keeps float, int, str, bool, bytes and None; times as UTC microseconds",
+        next_step="convert them, for example with .to_pylist()",
+    )
