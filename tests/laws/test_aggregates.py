@@ -28,6 +28,8 @@ from windrow.stores.states import states
 
 CALM = {"deadline": None, "database": None, "derandomize": True}
 CALM |= {"suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+# New cases at every run, but in CI: there Hypothesis derandomizes by itself, so that a change is judged by itself.
+SEARCHING = {name: value for name, value in CALM.items() if name != "derandomize"}
 
 
 SCALE = {"x": 1e9, "n": 2.0**60, "b": 1.0}  # the greatest values that the worlds have
@@ -108,7 +110,7 @@ def test_a_state_says_what_the_oracle_says_while_events_are_pushed(world: World,
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, **CALM | {"derandomize": False})
+@settings(max_examples=10_000, **SEARCHING)
 @given(worlds(truthful=True), st.integers(0, 2**32))
 def test_a_state_says_what_the_oracle_says_in_10000_worlds(world: World, seed: int) -> None:
     check_stream(world, seed)
@@ -130,7 +132,7 @@ def test_history_says_the_same_in_parts(world: World, rows: int, holes: int) -> 
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, **CALM | {"derandomize": False})
+@settings(max_examples=5000, **SEARCHING)
 @given(worlds())
 def test_history_says_what_the_oracle_says_in_5000_worlds(world: World) -> None:
     check(world, history(world))

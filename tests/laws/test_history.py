@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.laws.oracle import Answer, ask, changes
-from tests.laws.test_point_in_time import CALM, answers
+from tests.laws.test_point_in_time import CALM, SEARCHING, answers
 from tests.laws.worlds import ASKS, CASES, FIELDS, HOURS, VALUES, World, held, worlds
 from windrow.features.agg import Agg, Aggregate
 from windrow.features.contract import Contract, Lookup
@@ -66,7 +66,7 @@ def test_a_history_has_a_row_where_anything_changes_and_nowhere_else(world: Worl
 
 
 @pytest.mark.slow
-@settings(max_examples=5000 // CASES, **CALM | {"derandomize": False})
+@settings(max_examples=5000 // CASES, **SEARCHING)
 @given(worlds(), spans)
 def test_a_history_has_a_row_where_anything_changes_in_5000_cases(world: World, span: tuple[int, int]) -> None:
     _check(world, *span)
