@@ -16,7 +16,6 @@ from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.log import LogRecord, LogWriter
 
-AT = 1_706_659_200_000_000  # the time of the world's snapshot
 FOLLOWING = ["visits/predictions", "visits/monitoring/drift"]
 
 
@@ -36,10 +35,11 @@ def test_batch_online_and_drift_follow_a_promotion_and_a_rollback(tmp_path: Path
 
 
 def _log(settings: Settings, release: str, *, rows: int) -> None:
+    now = max(span.known for span in Stores(settings).spans().values())
     with LogWriter(settings.home / "log", "api-0") as log:
         for n in range(rows):
             vector: dict[str, float | str | None] = {"plan": "gold", "visits": float(n % 11), "often": float(n % 2)}
-            facts = {"service": "visits", "request_id": f"{release}-{n}", "event_time": AT, "known_at": AT}
+            facts = {"service": "visits", "request_id": f"{release}-{n}", "event_time": now, "known_at": now}
             log.append([LogRecord(kind="prediction", release=release, vector=vector, output=0.5, **facts)])
 
 
