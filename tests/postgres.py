@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -87,6 +88,14 @@ def _stop(folder: Path, process: subprocess.Popen[bytes]) -> None:
     else:
         process.terminate()
     process.wait(_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def run(url: str, *statements: Any) -> None:

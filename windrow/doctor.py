@@ -331,7 +331,7 @@ def _metadata(patient: _Patient) -> str:
     found = store.definition(NAME)
     store.close()
     if found is None or found.definition != {"written": True}:
-        raise StoreError("a definition was written and not read", next_step=f"check {patient.settings.metadata}")
+        raise StoreError("a definition was written and not read", next_step="check WINDROW_METADATA")
     return "a definition written and read"
 
 

@@ -1,174 +1,32 @@
-"""Promises of the metadata store."""
+"""Promises of the metadata store's URL and of its SQLite file; what both databases promise stands in tests/contract."""
 
 from __future__ import annotations
 
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from windrow.errors import NotFoundError, SettingsError, StoreError
-from windrow.stores.metadata import Definition, Deployment, Metadata, Span
+from windrow.errors import SettingsError, StoreError
+from windrow.stores.metadata import Metadata, TombstoneRow
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/deep/metadata.db"
+def test_a_url_of_another_database_is_refused_with_the_forms_to_write() -> None:
+    with pytest.raises(SettingsError, match="WINDROW_METADATA names 'mysql'.*write sqlite:////.* or postgresql://"):
+        Metadata("mysql://localhost/x")
 
 
-@pytest.fixture
-def store(url: str) -> Iterator[Metadata]:
-    made = Metadata(url)
-    yield made
-    made.close()
+def test_a_server_that_does_not_answer_is_an_error_without_the_password() -> None:
+    with pytest.raises(StoreError, match=r"postgresql://127.0.0.1:1/x\?schema=windrow cannot be used") as raised:
+        Metadata("postgresql://me:s3cret@127.0.0.1:1/x")
+    assert "s3cret" not in str(raised.value)
 
 
-def test_the_newest_span_of_each_source_counts(store: Metadata) -> None:
-    store.record_span("payments", first=1, last=5, known=6, rows=10)
-    store.record_span("demand", first=2, last=3, known=3, rows=1)
-    store.record_span("payments", first=1, last=9, known=9, rows=12)
-    assert store.spans() == {"demand": Span(2, 3, 3, 1), "payments": Span(1, 9, 9, 12)}
-
-
-def test_the_same_span_again_adds_no_row(store: Metadata, url: str) -> None:
-    for _ in range(3):
-        store.record_span("payments", first=1, last=5, known=6, rows=10)
-    assert _count(url, "spans") == 1
-
-
-def test_an_unknown_definition_is_none(store: Metadata) -> None:
-    assert store.definition("features/a_v1") is None
-
-
-def test_the_newest_definition_of_a_key_is_returned(store: Metadata, url: str) -> None:
-    store.record_definition("features/a_v1", "aa", {"x": 1})
-    store.record_definition("features/a_v1", "bb", {"x": 2})
-    store.record_definition("features/a_v1", "bb", {"x": 2})
-    found = store.definition("features/a_v1")
-    assert found is not None
-    assert found == Definition("features/a_v1", "bb", {"x": 2}, found.at)
-    assert _count(url, "definitions") == 2
-
-
-def test_a_dataset_built_again_is_listed_once_and_newest(store: Metadata) -> None:
-    store.add_dataset("d1", "churn", {"id": "d1", "now": 1})
-    store.add_dataset("d2", "churn", {"id": "d2", "now": 2})
-    store.add_dataset("d1", "churn", {"id": "d1", "now": 3})
-    store.add_dataset("d1", "fraud", {"id": "d1", "now": 4})
-    assert store.datasets("churn") == [{"id": "d2", "now": 2}, {"id": "d1", "now": 3}]
-
-
-def test_runs_of_a_service_are_kept_in_order(store: Metadata) -> None:
-    store.add_run("churn", {"auc": 0.8})
-    store.add_run("fraud", {"auc": 0.5})
-    store.add_run("churn", {"auc": 0.9})
-    assert store.runs("churn") == [{"auc": 0.8}, {"auc": 0.9}]
-
-
-def test_a_release_is_returned_as_the_bytes_that_were_given(store: Metadata) -> None:
-    store.add_release("churn", "churn-1", b"\x00\xff{}")
-    assert store.release("churn-1") == b"\x00\xff{}"
-    assert [(r.service, r.id, r.document) for r in store.releases("churn")] == [("churn", "churn-1", b"\x00\xff{}")]
-
-
-def test_registering_the_same_release_twice_changes_nothing(store: Metadata) -> None:
-    store.add_release("churn", "churn-1", b"a")
-    store.add_release("churn", "churn-1", b"a")
-    assert len(store.releases("churn")) == 1
-
-
-def test_a_release_never_changes_its_contents(store: Metadata) -> None:
-    store.add_release("churn", "churn-1", b"a")
-    with pytest.raises(StoreError, match="release 'churn-1' exists with other contents"):
-        store.add_release("churn", "churn-1", b"b")
-    assert store.release("churn-1") == b"a"
-
-
-def test_an_unknown_release_error_lists_what_there_is(store: Metadata) -> None:
-    store.add_release("churn", "churn-1", b"a")
-    with pytest.raises(NotFoundError, match="no release 'churn-2'. There are 'churn-1'"):
-        store.release("churn-2")
-
-
-def test_services_are_those_that_ever_had_a_release(store: Metadata) -> None:
-    for service, id in (("fraud", "f-1"), ("churn", "c-1"), ("churn", "c-2")):
-        store.add_release(service, id, b"a")
-    assert store.services() == ["churn", "fraud"]
-
-
-def test_nothing_is_live_before_the_first_deployment(store: Metadata) -> None:
-    assert store.live("churn") is None
-
-
-def test_rolling_back_appends_a_row_that_points_to_the_older_release(store: Metadata) -> None:
-    store.add_release("churn", "churn-1", b"a")
-    store.add_release("churn", "churn-2", b"b")
-    store.deploy("churn", "churn-1", reason="first", at=10)
-    store.deploy("churn", "churn-2", reason="better", at=20)
-    store.deploy("churn", "churn-1", reason="rollback", at=30)
-    assert store.live("churn") == "churn-1"
-    assert store.deployments("churn") == [
-        Deployment("churn", "churn-1", "first", 1, 10),
-        Deployment("churn", "churn-2", "better", 2, 20),
-        Deployment("churn", "churn-1", "rollback", 3, 30),
-    ]
-
-
-def test_a_release_of_another_service_cannot_be_deployed(store: Metadata) -> None:
-    store.add_release("fraud", "fraud-1", b"a")
-    with pytest.raises(NotFoundError, match="service 'churn' has no release 'fraud-1'. It has none"):
-        store.deploy("churn", "fraud-1", reason="oops", at=1)
-    assert store.live("churn") is None
-
-
-def test_the_counter_changes_when_another_process_deploys(store: Metadata, url: str) -> None:
-    store.add_release("churn", "churn-1", b"a")
-    before = store.change_counter()
-    assert store.change_counter() == before
-    code = f"from windrow.stores.metadata import Metadata; Metadata({url!r}).deploy('churn','churn-1',reason='r',at=1)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert store.change_counter() != before
-    assert store.live("churn") == "churn-1"
-
-
-def test_the_counter_changes_when_the_same_object_writes(store: Metadata) -> None:
-    before = store.change_counter()
-    store.add_run("churn", {})
-    assert store.change_counter() != before
-
-
-def test_a_poll_of_the_counter_costs_less_than_half_a_millisecond(store: Metadata) -> None:
-    store.change_counter()
-    started = time.perf_counter()
-    for _ in range(200):
-        store.change_counter()
-    assert (time.perf_counter() - started) / 200 < 0.0005
-
-
-_OPEN_AND_WRITE = """
-import sys
-from windrow.stores.metadata import Metadata
-store = Metadata(sys.argv[1])
-for i in range(10):
-    store.add_run(sys.argv[2], {"i": i})
-"""
-
-
-def test_processes_that_start_together_make_one_store_and_lose_no_row(url: str) -> None:
-    children = [subprocess.Popen([sys.executable, "-c", _OPEN_AND_WRITE, url, f"s{n}"]) for n in range(3)]
-    assert [child.wait() for child in children] == [0, 0, 0]
-    store = Metadata(url)
-    assert [len(store.runs(f"s{n}")) for n in range(3)] == [10, 10, 10]
-    store.close()
-
-
-def test_a_url_that_is_not_sqlite_is_refused_with_the_form_to_write() -> None:
-    with pytest.raises(SettingsError, match="WINDROW_METADATA names 'postgresql'.*write sqlite:////"):
-        Metadata("postgresql://localhost/x")
+def test_a_schema_that_is_no_plain_name_is_refused() -> None:
+    with pytest.raises(SettingsError, match="the schema in WINDROW_METADATA is no plain name"):
+        Metadata("postgresql://localhost/x?schema=a;drop")
 
 
 def test_text_that_is_no_url_is_refused_without_being_repeated() -> None:
@@ -182,23 +40,57 @@ def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
         Metadata(f"sqlite:///{tmp_path}/m.db")
 
 
-def test_a_store_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+# What the windrow of format 2 left behind, as its SQLite file said it.
+_FORMAT_2 = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE spans (number INTEGER NOT NULL, source TEXT NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL,
+  known BIGINT NOT NULL, rows BIGINT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX ix_spans_source ON spans (source);
+CREATE TABLE definitions (number INTEGER NOT NULL, "key" TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  definition TEXT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX ix_definitions_key ON definitions ("key");
+CREATE TABLE datasets (number INTEGER NOT NULL, id TEXT NOT NULL, service TEXT NOT NULL, document TEXT NOT NULL,
+  at BIGINT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX ix_datasets_service ON datasets (service);
+CREATE TABLE runs (number INTEGER NOT NULL, service TEXT NOT NULL, document TEXT NOT NULL, at BIGINT NOT NULL,
+  PRIMARY KEY (number));
+CREATE INDEX ix_runs_service ON runs (service);
+CREATE TABLE releases (number INTEGER NOT NULL, service TEXT NOT NULL, id TEXT NOT NULL, document BLOB NOT NULL,
+  at BIGINT NOT NULL, PRIMARY KEY (number), UNIQUE (id));
+CREATE INDEX ix_releases_service ON releases (service);
+CREATE TABLE tombstones (number INTEGER NOT NULL, entity TEXT NOT NULL, hash TEXT NOT NULL, salt TEXT NOT NULL,
+  document TEXT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (number));
+CREATE TABLE deployments (number INTEGER NOT NULL, service TEXT NOT NULL, "release" TEXT NOT NULL,
+  reason TEXT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (number));
+CREATE INDEX ix_deployments_service ON deployments (service);
+INSERT INTO spans VALUES (1, 'payments', 1, 5, 6, 10, 100);
+INSERT INTO definitions VALUES (1, 'features/a_v1', 'aa', '{"x":1}', 101);
+INSERT INTO datasets VALUES (1, 'd1', 'churn', '{"id":"d1"}', 102);
+INSERT INTO runs VALUES (1, 'churn', '{"auc":0.8}', 103);
+INSERT INTO releases VALUES (1, 'churn', 'churn-1', x'00ff', 104), (2, 'churn', 'churn-2', x'01', 105);
+INSERT INTO tombstones VALUES (1, 'card', 'h', 's', '{"rows":3}', 106);
+INSERT INTO deployments VALUES (1, 'churn', 'churn-1', 'first', 107), (2, 'churn', 'churn-2', 'better', 108);
+PRAGMA user_version = 2;
+"""
+
+
+def test_a_file_of_the_previous_format_is_opened_with_everything_in_it(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "m.db")
-    connection.execute("PRAGMA user_version = 99")
+    connection.executescript(_FORMAT_2)
     connection.close()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 2"):
-        Metadata(f"sqlite:///{tmp_path}/m.db")
+    store = Metadata(f"sqlite:///{tmp_path}/m.db")
+    assert store.spans() == {"payments": (1, 5, 6, 10)}
+    assert store.definition("features/a_v1") == ("features/a_v1", "aa", {"x": 1}, 101)
+    assert (store.datasets("churn"), store.runs("churn")) == ([{"id": "d1"}], [{"auc": 0.8}])
+    assert store.releases("churn") == [("churn", "churn-1", b"\x00\xff", 1, 104), ("churn", "churn-2", b"\x01", 2, 105)]
+    assert store.tombstones() == [TombstoneRow("card", "h", "s", {"rows": 3}, 106)]
+    assert [row[1:4] for row in store.deployments("churn")] == [("churn-1", "first", 1), ("churn-2", "better", 2)]
+    store.deploy("churn", "churn-1", reason="back", at=109)
+    assert (store.live("churn"), store.change_counter()) == ("churn-1", 1)
+    store.close()
 
 
 def test_importing_the_store_loads_no_engine() -> None:
-    heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake', 'numpy'}"
+    heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake', 'numpy', 'alembic', 'psycopg'}"
     code = f"import sys, windrow.stores.metadata; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def _count(url: str, table: str) -> int:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    try:
-        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-    finally:
-        connection.close()

@@ -1,0 +1,6 @@
+"""The metadata store, on SQLite or PostgreSQL: what was declared, built, released and deployed."""
+
+from windrow.stores.metadata.rows import Definition, Deployment, ReleaseRow, Span, TombstoneRow
+from windrow.stores.metadata.store import Metadata
+
+__all__ = ["Definition", "Deployment", "Metadata", "ReleaseRow", "Span", "TombstoneRow"]

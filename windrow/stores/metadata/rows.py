@@ -1,0 +1,56 @@
+"""What the metadata store hands out: small frozen rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Span(NamedTuple):
+    """What a source held when it was last read; times in UTC microseconds.
+
+    `first` and `last` are event times, `known` is the latest known-at.
+    """
+
+    first: int
+    last: int
+    known: int
+    rows: int
+
+
+class Definition(NamedTuple):
+    """A declaration as it was recorded last; `at` in UTC microseconds of the wall clock."""
+
+    key: str
+    fingerprint: str
+    definition: dict[str, Any]
+    at: int
+
+
+class ReleaseRow(NamedTuple):
+    """One registered release; `number` counts the rows of the whole store, `document` is what was given."""
+
+    service: str
+    id: str
+    document: bytes
+    number: int
+    at: int
+
+
+class TombstoneRow(NamedTuple):
+    """An entity that was forgotten; `hash` is of its key and `salt`, `at` in UTC microseconds of the wall clock."""
+
+    entity: str
+    hash: str
+    salt: str
+    document: dict[str, Any]
+    at: int
+
+
+class Deployment(NamedTuple):
+    """One change of the live release; rolling back is one more row."""
+
+    service: str
+    release: str
+    reason: str
+    number: int
+    at: int

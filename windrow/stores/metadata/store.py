@@ -1,0 +1,245 @@
+"""The metadata store: what was declared, built, released and deployed, as rows that are only ever added.
+
+SQLite or PostgreSQL, through SQLAlchemy. Every write is one transaction, so a crash leaves all of it or none.
+The newest row wins where only one can be true (a span, a definition, the live release).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from windrow.errors import NotFoundError, StoreError, listed
+from windrow.stores.metadata import tables
+from windrow.stores.metadata.counter import Counter
+from windrow.stores.metadata.database import Database, guarded, open_database
+from windrow.stores.metadata.opening import bring_up_to_date
+from windrow.stores.metadata.rows import Definition, Deployment, ReleaseRow, Span, TombstoneRow
+
+_CHANGE = sa.update(tables.changes).values(made=tables.changes.c.made + 1)
+
+
+class Metadata:
+    """The store behind `WINDROW_METADATA`.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:////path/metadata.db`` (the file and its folder are made when missing) or
+        ``postgresql://user:password@host:port/database[?schema=NAME]`` (the schema is made when missing). A store
+        of an earlier windrow is brought to the present format when it is opened.
+
+    Raises
+    ------
+    SettingsError
+        If the URL names neither.
+    StoreError
+        If the store cannot be opened, is not a database, or comes from a newer windrow.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> store = Metadata(f"sqlite:///{mkdtemp()}/metadata.db")
+    >>> store.add_release("churn", "churn-1", document=b"{}")
+    >>> store.deploy("churn", "churn-1", reason="first", at=0)
+    >>> store.live("churn")
+    'churn-1'
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._database = open_database(url)
+        self._counter = Counter(self._database.engine)
+        # A store that nobody closed gives its connections back when it goes: a server has not many.
+        weakref.finalize(self, _close, self._counter, self._database)
+        with guarded(self._database):
+            bring_up_to_date(self._database)
+
+    def record_span(self, source: str, *, first: int, last: int, known: int, rows: int) -> None:
+        """Remember what `source` held (times in UTC microseconds); the newest record counts."""
+        span = Span(first, last, known, rows)
+        if self.spans().get(source) != span:
+            self._add(tables.spans, source=source, **span._asdict())
+
+    def spans(self) -> dict[str, Span]:
+        """Return the newest span of every source that was ever read."""
+        newest = sa.select(sa.func.max(tables.spans.c.number)).group_by(tables.spans.c.source)
+        rows = self._rows(
+            sa.select(tables.spans).where(tables.spans.c.number.in_(newest)).order_by(tables.spans.c.source)
+        )
+        return {r.source: Span(r.first, r.last, r.known, r.rows) for r in rows}
+
+    def record_definition(self, key: str, fingerprint: str, definition: dict[str, Any]) -> None:
+        """Remember the declaration of `key`; the same fingerprint again adds nothing."""
+        before = self.definition(key)
+        if before is None or before.fingerprint != fingerprint:
+            self._add(tables.definitions, key=key, fingerprint=fingerprint, definition=_json(definition))
+
+    def definition(self, key: str) -> Definition | None:
+        """Return what was recorded last for `key`, such as ``features/card_profile_v1``."""
+        query = (
+            sa.select(tables.definitions)
+            .where(tables.definitions.c.key == key)
+            .order_by(tables.definitions.c.number.desc())
+            .limit(1)
+        )
+        for r in self._rows(query):
+            return Definition(r.key, r.fingerprint, msgspec.json.decode(r.definition), r.at)
+        return None
+
+    def add_dataset(self, id: str, service: str, document: dict[str, Any]) -> None:
+        """Remember a training dataset; building the same one again makes it the newest."""
+        self._add(tables.datasets, id=id, service=service, document=_json(document))
+
+    def datasets(self, service: str) -> list[dict[str, Any]]:
+        """Return the documents of a service's training datasets, each id once, newest last."""
+        query = (
+            sa.select(tables.datasets)
+            .where(tables.datasets.c.service == service)
+            .order_by(tables.datasets.c.number.desc())
+        )
+        newest: dict[str, dict[str, Any]] = {}
+        for r in self._rows(query):
+            newest.setdefault(r.id, msgspec.json.decode(r.document))
+        return list(newest.values())[::-1]
+
+    def add_run(self, service: str, document: dict[str, Any]) -> None:
+        """Remember a training run (parameters, metrics, duration: whatever JSON can hold)."""
+        self._add(tables.runs, service=service, document=_json(document))
+
+    def runs(self, service: str) -> list[dict[str, Any]]:
+        """Return the documents of a service's training runs, newest last."""
+        query = sa.select(tables.runs.c.document).where(tables.runs.c.service == service).order_by(tables.runs.c.number)
+        return [msgspec.json.decode(r.document) for r in self._rows(query)]
+
+    def add_release(self, service: str, id: str, document: bytes) -> None:
+        """Register an immutable release; the same bytes again change nothing.
+
+        Raises
+        ------
+        StoreError
+            If another release has this id.
+        """
+        try:
+            self._add(tables.releases, service=service, id=id, document=document)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            self._refuse_other(service, id, document)
+
+    def _refuse_other(self, service: str, id: str, document: bytes) -> None:
+        row = next(iter(self._rows(sa.select(tables.releases).where(tables.releases.c.id == id))))
+        if (row.service, row.document) != (service, document):
+            raise StoreError(
+                f"release {id!r} exists with other contents (service {row.service!r})",
+                next_step="register it under a new id: releases never change",
+            )
+
+    def releases(self, service: str) -> list[ReleaseRow]:
+        """Return a service's releases, newest last."""
+        query = (
+            sa.select(tables.releases).where(tables.releases.c.service == service).order_by(tables.releases.c.number)
+        )
+        return [ReleaseRow(r.service, r.id, r.document, r.number, r.at) for r in self._rows(query)]
+
+    def services(self) -> list[str]:
+        """Return the names of all services that ever had a release, sorted."""
+        return [
+            str(r.service)
+            for r in self._rows(sa.select(tables.releases.c.service).distinct().order_by(tables.releases.c.service))
+        ]
+
+    def release(self, id: str) -> bytes:
+        """Return the document of a release; raise `NotFoundError` if there is none."""
+        for r in self._rows(sa.select(tables.releases.c.document).where(tables.releases.c.id == id)):
+            document: bytes = r.document
+            return document
+        known = [r.id for r in self._rows(sa.select(tables.releases.c.id))]
+        raise NotFoundError(
+            f"no release {id!r}", exists=f"There are {listed(known)}", next_step="run `windrow releases SERVICE`"
+        )
+
+    def deploy(self, service: str, release: str, *, reason: str, at: int) -> None:
+        """Make a release the live one, by one more row; `at` in UTC microseconds.
+
+        Raises
+        ------
+        NotFoundError
+            If the service has no such release.
+        """
+        query = sa.select(tables.releases.c.id).where(tables.releases.c.service == service)
+        known = [r.id for r in self._rows(query)]
+        if release not in known:
+            raise NotFoundError(
+                f"service {service!r} has no release {release!r}",
+                exists=f"It has {listed(known)}",
+                next_step=f"run `windrow releases {service}`",
+            )
+        self._add(tables.deployments, service=service, release=release, reason=reason, at=at)
+
+    def live(self, service: str) -> str | None:
+        """Return the id of the live release, or None before the first deployment."""
+        table = tables.deployments
+        query = sa.select(table.c.release).where(table.c.service == service).order_by(table.c.number.desc()).limit(1)
+        return next((str(r.release) for r in self._rows(query)), None)
+
+    def deployments(self, service: str) -> list[Deployment]:
+        """Return every change of the live release, newest last."""
+        query = (
+            sa.select(tables.deployments)
+            .where(tables.deployments.c.service == service)
+            .order_by(tables.deployments.c.number)
+        )
+        return [Deployment(r.service, r.release, r.reason, r.number, r.at) for r in self._rows(query)]
+
+    def add_tombstone(self, entity: str, hash: str, salt: str, document: dict[str, Any]) -> None:
+        """Remember that an entity was forgotten; of one hash the newest row counts."""
+        self._add(tables.tombstones, entity=entity, hash=hash, salt=salt, document=_json(document))
+
+    def tombstones(self) -> list[TombstoneRow]:
+        """Return the newest tombstone of every forgotten entity, oldest first."""
+        newest = sa.select(sa.func.max(tables.tombstones.c.number)).group_by(tables.tombstones.c.hash)
+        query = (
+            sa.select(tables.tombstones)
+            .where(tables.tombstones.c.number.in_(newest))
+            .order_by(tables.tombstones.c.number)
+        )
+        return [
+            TombstoneRow(r.entity, r.hash, r.salt, msgspec.json.decode(r.document), r.at) for r in self._rows(query)
+        ]
+
+    def change_counter(self) -> int:
+        """Return how many changes were ever written, by any process.
+
+        Costs some ten microseconds on SQLite and a round trip on PostgreSQL, so that workers can poll it.
+        """
+        with guarded(self._database):
+            return self._counter.read()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        _close(self._counter, self._database)
+
+    def _add(self, table: sa.Table, **values: Any) -> None:
+        row = {"at": time.time_ns() // 1000, **values}
+        with guarded(self._database), self._database.engine.begin() as connection:
+            connection.execute(_CHANGE)
+            connection.execute(sa.insert(table).values(row))
+
+    def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        with guarded(self._database), self._database.engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+
+def _json(document: dict[str, Any]) -> str:
+    return msgspec.json.encode(document).decode()
+
+
+def _close(counter: Counter, database: Database) -> None:
+    counter.close()
+    database.engine.dispose()
