@@ -37,6 +37,12 @@ def check_gates(service: PredictionService, candidate: Candidate) -> list[GateRe
     return [*declared, check_parity(candidate), check_golden_pairs(candidate)]
 
 
+def intervals_of(candidate: Candidate) -> dict[str, dict[str, float]]:
+    """Return ``low``, ``high`` and ``rows`` of every metric of a candidate, for its release."""
+    found = {name: interval_of(name, candidate.truth, candidate.answers) for name in candidate.metrics}
+    return {n: {"low": s.low, "high": s.high, "rows": s.rows} for n, s in found.items() if s is not None}
+
+
 def check_gate(gate: Any, candidate: Candidate) -> GateResult:
     """Return the result of one declared gate."""
     return _JUDGES[type(gate)](gate, candidate)

@@ -118,6 +118,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         Package -> version at training time.
     p99_ms
         Latency budget, None when the service is not online.
+    schedule
+        How often its feature groups are to be materialised: the batch schedule of its service.
     evidence
         Other JSON-like facts: parameters, row counts, seconds.
     """
@@ -146,6 +148,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     unknown_entity: Literal["predict", "refuse"] = "refuse"
     p99_ms: float | None = None
+    schedule: str = "@daily"
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)
     format: int = FORMAT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +19,7 @@ from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator, task_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
 from windrow.models.gate import BetterThanGolden
-from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates
+from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import seen_rows
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
@@ -81,9 +82,7 @@ def train(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
     release = msgspec.structs.replace(release, evidence={"estimator": type(fitted).__name__, "parameters": parameters})
-    release = msgspec.structs.replace(
-        release, gates=_gates(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
-    )
+    release = _judged(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
     registry.register(release, files)
     record_run(metadata, release, parameters=parameters, seconds=time.perf_counter() - begin)
     if release.passed:
@@ -217,18 +216,21 @@ def _release(
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",
         p99_ms=service.online.p99_ms if service.online else None,
+        schedule=service.batch.schedule if service.batch else "@daily",
     )  # fmt: skip
 
 
-def _gates(
+def _judged(
     service: PredictionService, bundle: Bundle, test: Split, *, registry: Registry, metadata: Metadata
-) -> list[GateResult]:
-    """Judge the model as it would be served, against the release that answers now."""
+) -> Release:
+    """Judge the model as it would be served, against the release that answers now; return it with its gates."""
     live = registry.live(service.name) if any(isinstance(g, BetterThanGolden) for g in service.gates) else None
-    if live is None:
-        return check_gates(service, Candidate(bundle, test))
-    seen = seen_rows(live, test, metadata)
-    return check_gates(service, Candidate(bundle, test, live=registry.load(live.id), seen=seen))
+    candidate = Candidate(bundle, test)
+    if live is not None:
+        candidate = replace(candidate, live=registry.load(live.id), seen=seen_rows(live, test, metadata))
+    gates, sure = check_gates(service, candidate), intervals_of(candidate)
+    evidence = {**bundle.release.evidence, "intervals": sure}
+    return msgspec.structs.replace(bundle.release, gates=gates, evidence=evidence)
 
 
 def _reference(dataset: TrainingDataset) -> DatasetRef:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from windrow.clock import duration, spoken
+from windrow.clock import period, spoken
 from windrow.errors import NotFoundError
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
@@ -18,9 +18,6 @@ from windrow.orchestrate.resources import Stores
 if TYPE_CHECKING:
     from windrow.models.release import GateResult
     from windrow.monitoring.drift import DriftReport
-
-# Twice the time between two scheduled runs: one missed run is a warning, not a false alarm.
-_LATE = {"@hourly": duration("2h"), "@daily": duration("2d"), "@weekly": duration("14d")}
 
 # What every release must show, whatever the service declares; see `windrow.models.gates`.
 _ALWAYS = {
@@ -96,7 +93,7 @@ def prediction_freshness(service: PredictionService) -> dg.AssetChecksDefinition
     """Return the check that the newest prediction keeps up with the clock, or None without a daily table."""
     if service.batch is None or service.batch.rows != "day" or "delta" not in service.batch.sinks:
         return None
-    allowed = _LATE.get(service.batch.schedule, duration("2d"))
+    allowed = 2 * period(service.batch.schedule)  # one missed run is a warning, not a false alarm
     text = f"The newest prediction is less than {spoken(allowed)} behind the clock."
     key = f"{service.name}/predictions"
     return _freshness(key, service.sources, allowed, text, table=f"predictions/{service.name}")

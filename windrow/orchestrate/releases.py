@@ -51,7 +51,7 @@ def registry(stores: Stores) -> "Registry":
     """Return the project's registry."""
     from windrow.models.registry import Registry
 
-    return Registry(stores.metadata, stores.settings.folder("releases"))
+    return Registry(stores.metadata, stores.settings.folder("releases"), clock=stores.settings.clock)
 
 
 def live_bundle(service: PredictionService, stores: Stores) -> "Bundle":

@@ -23,6 +23,7 @@ from windrow.errors import NotFoundError, SettingsError, StoreError, listed
 
 FORMAT = 3
 _BUSY_SECONDS = 30
+_A_MINUTE = 60_000_000
 
 _tables = sa.MetaData()
 
@@ -267,7 +268,7 @@ class Metadata:
         with _guarded(self._path), self._engine.begin() as connection:
             made = connection.execute(sa.insert(_deployments).values(row))
             if override is not None:
-                number = made.inserted_primary_key[0]
+                number = (made.inserted_primary_key or (None,))[0]
                 connection.execute(sa.insert(_overrides).values(deployment=number, document=_json(override), at=at))
 
     def live(self, service: str) -> str | None:
@@ -292,7 +293,9 @@ class Metadata:
     def record_materialization(self, key: str) -> None:
         """Remember that a group, such as ``features/card_profile_v1``, is as new now as its sources are."""
         known = {source: span.known for source, span in self.spans().items()}
-        self._add(_materializations, key=key, known=_json(known))
+        before, now = self.materialization(key), time.time_ns() // 1000
+        if before is None or before.known != known or now - before.at > _A_MINUTE:  # followers do this every second
+            self._add(_materializations, key=key, known=_json(known), at=now)
 
     def materialization(self, key: str) -> Materialization | None:
         """Return the last time a group was materialised, or None."""
