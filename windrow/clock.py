@@ -13,6 +13,10 @@ from windrow.errors import DeclarationError, SettingsError, TimeError
 
 SECOND = 1_000_000
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86_400 * SECOND, "w": 7 * 86_400 * SECOND}
+_NAMED = {
+    "@hourly": "1h", "@daily": "1d", "@midnight": "1d", "@weekly": "7d", "@monthly": "31d", "@yearly": "366d",
+    "@annually": "366d",
+}  # fmt: skip
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,6 +54,21 @@ def spoken(microseconds: int) -> str:
         if microseconds % _UNITS[unit] == 0:
             return f"{microseconds // _UNITS[unit]}{unit}"
     return f"{microseconds / SECOND:g}s"
+
+
+def period(schedule: str) -> int:
+    """Return the microseconds between two runs of a schedule, the longest there are: a name or a cron line.
+
+    Examples
+    --------
+    >>> [spoken(period(text)) for text in ("@daily", "30 6 * * *", "0 6 * * 1", "*/15 * * * *")]
+    ['1d', '1d', '7d', '1h']
+    """
+    if schedule in _NAMED:
+        return duration(_NAMED[schedule])
+    minute, hour, day, month, weekday = (part != "*" for part in schedule.split())
+    rare = ((month, "366d"), (day, "31d"), (weekday, "7d"), (hour, "1d"), (minute, "1h"))
+    return duration(next((text for fixed, text in rare if fixed), "1m"))
 
 
 def to_micros(moment: datetime) -> int:

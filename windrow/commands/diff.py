@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 from difflib import unified_diff
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, show
 
+if TYPE_CHECKING:
+    from windrow.diff import Change
+    from windrow.models.comparison import Difference
 
-@declare("windrow diff HEAD~1\nwindrow diff v1.0 v1.1\nwindrow diff ../other-project .")
+
+@declare(
+    "windrow diff HEAD~1\nwindrow diff v1.0 v1.1\nwindrow diff ../other-project .\n"
+    "windrow diff churn-3-2297fc churn-4-81d0aa"
+)
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", default=".")
 def command(before: str, after: str, *, as_json: bool) -> None:
-    """Show what two commits (or project folders) declare differently.
+    """Show what two commits (or project folders) declare differently, or what two releases differ in.
 
-    B is the working tree unless it is given.
+    B is the working tree unless it is given. Of releases: features, data, metrics, gates, code, environment.
     """
+    if after != "." and (differences := _of_releases(before, after)) is not None:
+        title, empty = f"Releases: {before} -> {after}", "The releases are the same."
+        rows = [_row(found, as_json=as_json) for found in differences]
+        show(rows, as_json=as_json, title=title, empty=empty)
+        return
     from windrow.diff import diff
     from windrow.settings import Settings
 
     with progress(f"reading the declarations of {before} and {after}"):
         changes = diff(before, after, project=Settings.read().project)
-    if as_json:
-        rows = [{f: getattr(c, f) for f in c.__struct_fields__} for c in changes]
-    else:
-        rows = [{"service": c.service, "part": c.part, "change": _told(c.before, c.after)} for c in changes]
+    rows = [_row(change, as_json=as_json) for change in changes]
     show(rows, as_json=as_json, title=f"Declarations: {before} -> {after}", empty="The declarations are the same.")
+
+
+def _of_releases(before: str, after: str) -> list[Difference] | None:
+    """Return what two releases differ in, or None where the names are not of releases."""
+    from windrow.models.comparison import compare_releases
+    from windrow.models.registry import Registry
+    from windrow.settings import Settings
+    from windrow.stores.metadata import Metadata
+
+    settings = Settings.read()
+    metadata = Metadata(settings.metadata)
+    known = {row.id for service in metadata.services() for row in metadata.releases(service)}
+    if before not in known and after not in known:
+        return None
+    registry = Registry(metadata, settings.folder("releases"))
+    with progress(f"comparing {before} with {after}"):
+        return compare_releases(registry.release(before), registry.release(after), metadata)
+
+
+def _row(found: Change | Difference, *, as_json: bool) -> dict[str, Any]:
+    facts: dict[str, Any] = {name: getattr(found, name) for name in found.__struct_fields__}
+    if as_json:
+        return facts
+    return {
+        **{n: v for n, v in facts.items() if n not in ("before", "after")},
+        "change": _told(found.before, found.after),
+    }
 
 
 def _told(before: str | None, after: str | None) -> str:

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, say, show_json
 
+if TYPE_CHECKING:
+    from windrow.models.promotion import Override
+    from windrow.models.registry import Registry
 
-@declare("windrow promote churn churn-3-2297fc")
+
+def signature(decorated: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a signature under what the rules refuse."""
+    why = click.option("--override", metavar="WHY", help="Sign for what the rules refuse; it stays visible.")
+    return why(click.option("--by", metavar="NAME", help="Who signs; needed with --override.")(decorated))
+
+
+@declare(
+    "windrow promote churn churn-3-2297fc\n"
+    'windrow promote churn churn-4-81d0aa --override "the old model is down, minute 7" --by ada'
+)
 @click.argument("service", metavar="SERVICE")
 @click.argument("release", metavar="RELEASE")
 @click.option("--reason", default="by hand", show_default=True, help="Why, for whoever reads the history.")
-def command(service: str, release: str, *, reason: str, as_json: bool) -> None:
+@signature
+def command(service: str, release: str, *, reason: str, override: str | None, by: str | None, as_json: bool) -> None:
     """Make RELEASE the one that answers for SERVICE, at once and without a restart.
 
-    Its files are checked and its golden answers repeated before.
+    Refused where a gate failed, where it was never evaluated, and where a feature group of it had no
+    materialisation for twice its schedule. Its files are checked and its golden answers repeated before.
     """
+    registry = registry_of(service)
+    live = registry.live(service)
+    before = None if live is None else live.id
     with progress(f"promoting {release}"):
-        before = deploy(service, release, reason=reason)
+        signed = registry.promote(service, release, reason=override or reason, override=signed_by(override, by))
     if as_json:
-        show_json({"service": service, "live": release, "before": before})
+        show_json({"service": service, "live": release, "before": before, "override": signed})
     say(f"{release} answers for {service} now (before: {before or 'none'}).", as_json=as_json)
+    if override and not as_json:
+        say(
+            f"Signed by {by}: {'; '.join(signed.objections)}." if signed else "No rule was in the way: nothing to sign."
+        )
 
 
-def deploy(service: str, release: str | None, *, reason: str) -> str | None:
-    """Make a release live and return the one that was; without `release`, the one that was live before it."""
+def signed_by(override: str | None, by: str | None) -> Override | None:
+    """Return the signature of the options; one without the other is refused."""
+    from windrow.models.promotion import Override
+
+    if override is None and by is None:
+        return None
+    return Override(by=by or "", reason=override or "")
+
+
+def registry_of(service: str) -> Registry:
+    """Return the project's registry, after a look whether it has the service."""
     from windrow.discover import pick, services
-    from windrow.errors import NotFoundError
     from windrow.models.registry import Registry
     from windrow.settings import Settings
     from windrow.stores.metadata import Metadata
 
     settings = Settings.read()
     pick(services(project=settings.project), service)
-    metadata = Metadata(settings.metadata)
-    live = metadata.live(service)
-    if release is None:
-        earlier = [d.release for d in metadata.deployments(service) if d.release != live]
-        if not earlier:
-            raise NotFoundError(
-                f"service {service!r} never had another live release", next_step=f"run windrow releases {service}"
-            )
-        release = earlier[-1]
-    Registry(metadata, settings.folder("releases")).promote(service, release, reason=reason)
-    return live
+    return Registry(Metadata(settings.metadata), settings.folder("releases"), clock=settings.clock)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from windrow.errors import ModelError, StoreError
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from windrow.errors import ModelError, NotFoundError, StoreError, closest, listed
 from windrow.models.bundle import Bundle, load_bundle, write_bundle
+from windrow.models.promotion import Override, objections, refused, stale_groups
 from windrow.models.release import Release, decode_release, encode_release
 
 if TYPE_CHECKING:
-    from windrow.stores.metadata import Metadata
+    from windrow.clock import Clock
+    from windrow.stores.metadata import Deployment, Metadata
 
 
 class Registry:
@@ -25,10 +30,12 @@ class Registry:
         Holds each release's document and which one is live.
     folder
         Holds the releases' folders, such as ``<home>/releases``.
+    clock
+        The project's, by which the ages of feature groups are judged; without one they are not.
     """
 
-    def __init__(self, metadata: Metadata, folder: Path) -> None:
-        self._metadata, self._folder = metadata, folder
+    def __init__(self, metadata: Metadata, folder: Path, *, clock: Clock | None = None) -> None:
+        self._metadata, self._folder, self._clock = metadata, folder, clock
 
     def next_number(self, service: str) -> int:
         """Return the number of the service's next release, counted from 1."""
@@ -57,8 +64,10 @@ class Registry:
             shutil.rmtree(path, ignore_errors=True)
             raise
 
-    def promote(self, service: str, id: str, *, reason: str, at: int | None = None) -> None:
-        """Make a release the live one; going back to an older one is the same call.
+    def promote(
+        self, service: str, id: str, *, reason: str, at: int | None = None, override: Override | None = None
+    ) -> Override | None:
+        """Make a release the live one.
 
         Parameters
         ----------
@@ -66,19 +75,62 @@ class Registry:
             Why, for whoever reads the history.
         at
             UTC microseconds (default: now).
+        override
+            A signature under what the rules refuse; it stays with the deployment.
+
+        Returns
+        -------
+        Override or None
+            The signature with what it was needed for; None where it was not needed.
 
         Raises
         ------
         NotFoundError
             If the service has no such release.
         ModelError
-            If its files are not those that were released.
+            If a gate failed, it was never evaluated, or a feature group of it had no materialisation for twice
+            its schedule, and nobody signs for that; or if its files are not those that were released.
         """
-        known = [r.id for r in self.list(service)]
-        if id in known:
-            self.load(id).replay_golden()
         moment = time.time_ns() // 1000 if at is None else at
-        self._metadata.deploy(service, id, reason=reason, at=moment)
+        release = self._of(service, id)
+        found = objections(release, self._metadata, clock=self._clock, at=moment)
+        return self._deploy(release, found, reason=reason, at=moment, override=override)
+
+    def rollback(
+        self, service: str, *, reason: str, at: int | None = None, override: Override | None = None
+    ) -> Release:
+        """Make the release live that was live before, and return it.
+
+        Its gates were judged then; a feature group of it that nobody materialises any more is in the way, unless
+        the live release reads it as well.
+
+        Raises
+        ------
+        NotFoundError
+            If no other release was ever live.
+        ModelError
+            As `promote` does.
+        """
+        moment = time.time_ns() // 1000 if at is None else at
+        live = self.live(service)
+        earlier = [d.release for d in self._metadata.deployments(service) if live is None or d.release != live.id]
+        if not earlier:
+            raise NotFoundError(
+                f"service {service!r} never had another live release", next_step=f"run windrow releases {service}"
+            )
+        release = self.release(earlier[-1])
+        found = stale_groups(release, self._metadata, clock=self._clock, besides=live) if self._clock else []
+        self._deploy(release, found, reason=reason, at=moment, override=override)
+        return release
+
+    def history(self, service: str) -> Sequence[Deployment]:
+        """Return every change of the live release, oldest first, with the overrides that were signed."""
+        return self._metadata.deployments(service)
+
+    def live_at(self, service: str, at: int) -> Deployment | None:
+        """Return which deployment answered at a time (UTC microseconds), or None before the first."""
+        before = [d for d in self._metadata.deployments(service) if d.at <= at]
+        return before[-1] if before else None
 
     def live(self, service: str) -> Release | None:
         """Return the live release of a service, or None before the first."""
@@ -117,3 +169,24 @@ class Registry:
             If a file is missing or was changed.
         """
         return load_bundle(self.path(id), self.release(id))
+
+    def _of(self, service: str, id: str) -> Release:
+        known = [r.id for r in self._metadata.releases(service)]
+        if id not in known:
+            raise NotFoundError(
+                f"service {service!r} has no release {id!r}",
+                exists=f"It has {listed(known)}",
+                next_step=closest(id, known) or f"run `windrow releases {service}`",
+            )
+        return self.release(id)
+
+    def _deploy(
+        self, release: Release, found: Sequence[str], *, reason: str, at: int, override: Override | None
+    ) -> Override | None:
+        if found and override is None:
+            raise refused(release, found)
+        signed = replace(override, objections=tuple(found)) if found and override is not None else None
+        self.load(release.id).replay_golden()
+        told = None if signed is None else to_builtins(signed)
+        self._metadata.deploy(release.service, release.id, reason=reason, at=at, override=told)
+        return signed

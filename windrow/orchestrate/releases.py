@@ -51,7 +51,7 @@ def registry(stores: Stores) -> "Registry":
     """Return the project's registry."""
     from windrow.models.registry import Registry
 
-    return Registry(stores.metadata, stores.settings.folder("releases"))
+    return Registry(stores.metadata, stores.settings.folder("releases"), clock=stores.settings.clock)
 
 
 def live_bundle(service: PredictionService, stores: Stores) -> "Bundle":
@@ -93,9 +93,9 @@ def make_release(
     from windrow.models.training import train
 
     release = train(service, dataset, registry=registry(stores), metadata=stores.metadata, estimator=estimator)
-    yield from gate_results(service, release.gates)
+    yield from gate_results(service, release.gates, at=release.created_at)
     if not release.passed:
-        failed = "; ".join(gate.why for gate in release.gates if not gate.passed)
+        failed = "; ".join(gate.why for gate in release.failed(release.created_at))
         raise ModelError(
             f"release {release.id!r} does not clear its gates: {failed}",
             exists=f"Live is {stores.metadata.live(service.name) or 'none'}",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from windrow.errors import RequestError, WindrowError, listed
 from windrow.models.release import Release
@@ -27,12 +27,16 @@ _log = logging.getLogger("windrow.serving")
 
 @dataclass(frozen=True, eq=False)
 class LiveService:
-    """One release with all it needs to answer; never changed, only replaced as a whole."""
+    """One release with all it needs to answer; never changed, only replaced as a whole.
+
+    `override` says who signed for it where the rules of promotion refused it.
+    """
 
     release: Release
     transformer: Transformer
     predictor: Predictor
     now: Callable[[], int]
+    override: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from windrow.errors import ModelError
 from windrow.models.bundle import load_bundle, read_release
@@ -62,7 +63,7 @@ class Loader:
         transformer = Transformer(release.contract, self._store() if release.contract.lookups else None)
         predictor = self._predictor(release)
         try:
-            return warm(LiveService(release, transformer, predictor, self._clock(release)))
+            return warm(LiveService(release, transformer, predictor, self._clock(release), self._override(release)))
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()
             raise
@@ -90,6 +91,10 @@ class Loader:
                 next_step="restore the folder from a backup, or train again",
             )
         return SidePredictor(folder)
+
+    def _override(self, release: Release) -> Mapping[str, Any] | None:
+        deployed = [d for d in self._metadata.deployments(release.service) if d.release == release.id]
+        return deployed[-1].override if deployed else None
 
     def _store(self) -> OnlineStore:
         # Opened with the first release, not before: on a new machine nobody has written to it yet.

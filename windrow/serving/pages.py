@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 from windrow.clock import from_micros
@@ -51,6 +52,8 @@ def describe(service: LiveService) -> dict[str, Any]:
         "request": row_schema(release.contract),
         "features": [{"name": f.name, "dtype": f.dtype} for f in release.contract.features],
         "groups": release.groups,
+        "gates": [{"name": g.name, "verdict": g.verdict(time_ns() // 1000), "why": g.why} for g in release.gates],
+        "override": service.override,
         "metrics": release.metrics,
         "baseline": release.baseline,
         "now": from_micros(service.now()).isoformat(),

@@ -47,10 +47,22 @@ class TombstoneRow(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """One change of the live release; rolling back is one more row."""
+    """One change of the live release; rolling back is one more row.
+
+    `override` is the signature of a release that the rules refused, as it was given to `Metadata.deploy`.
+    """
 
     service: str
     release: str
     reason: str
     number: int
+    at: int
+    override: dict[str, Any] | None = None
+
+
+class Materialization(NamedTuple):
+    """The last time a group was materialised: `at` the wall clock's, `known` the latest known time of each source."""
+
+    key: str
+    known: dict[str, int]
     at: int

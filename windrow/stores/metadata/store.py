@@ -19,9 +19,10 @@ from windrow.stores.metadata import tables
 from windrow.stores.metadata.counter import Counter
 from windrow.stores.metadata.database import Database, guarded, open_database
 from windrow.stores.metadata.opening import bring_up_to_date
-from windrow.stores.metadata.rows import Definition, Deployment, ReleaseRow, Span, TombstoneRow
+from windrow.stores.metadata.rows import Definition, Deployment, Materialization, ReleaseRow, Span, TombstoneRow
 
 _CHANGE = sa.update(tables.changes).values(made=tables.changes.c.made + 1)
+_A_MINUTE = 60_000_000
 
 
 class Metadata:
@@ -164,8 +165,12 @@ class Metadata:
             f"no release {id!r}", exists=f"There are {listed(known)}", next_step="run `windrow releases SERVICE`"
         )
 
-    def deploy(self, service: str, release: str, *, reason: str, at: int) -> None:
+    def deploy(
+        self, service: str, release: str, *, reason: str, at: int, override: dict[str, Any] | None = None
+    ) -> None:
         """Make a release the live one, by one more row; `at` in UTC microseconds.
+
+        `override` says who signed for a release that the rules refuse, and stays with the row.
 
         Raises
         ------
@@ -180,7 +185,14 @@ class Metadata:
                 exists=f"It has {listed(known)}",
                 next_step=f"run `windrow releases {service}`",
             )
-        self._add(tables.deployments, service=service, release=release, reason=reason, at=at)
+        row = {"service": service, "release": release, "reason": reason, "at": at}
+        with guarded(self._database), self._database.engine.begin() as connection:
+            connection.execute(_CHANGE)
+            made = connection.execute(sa.insert(tables.deployments).values(row))
+            if override is not None:
+                number = (made.inserted_primary_key or (None,))[0]
+                signed = {"deployment": number, "document": _json(override), "at": at}
+                connection.execute(sa.insert(tables.overrides).values(signed))
 
     def live(self, service: str) -> str | None:
         """Return the id of the live release, or None before the first deployment."""
@@ -190,12 +202,31 @@ class Metadata:
 
     def deployments(self, service: str) -> list[Deployment]:
         """Return every change of the live release, newest last."""
-        query = (
-            sa.select(tables.deployments)
-            .where(tables.deployments.c.service == service)
-            .order_by(tables.deployments.c.number)
-        )
-        return [Deployment(r.service, r.release, r.reason, r.number, r.at) for r in self._rows(query)]
+        deployments, overrides = tables.deployments, tables.overrides
+        both = deployments.outerjoin(overrides, overrides.c.deployment == deployments.c.number)
+        query = sa.select(deployments, overrides.c.document).select_from(both)
+        query = query.where(deployments.c.service == service).order_by(deployments.c.number)
+        return [
+            Deployment(
+                r.service, r.release, r.reason, r.number, r.at,
+                None if r.document is None else msgspec.json.decode(r.document),
+            )
+            for r in self._rows(query)
+        ]  # fmt: skip
+
+    def record_materialization(self, key: str) -> None:
+        """Remember that a group, such as ``features/card_profile_v1``, is as new now as its sources are."""
+        known = {source: span.known for source, span in self.spans().items()}
+        before, now = self.materialization(key), time.time_ns() // 1000
+        if before is None or before.known != known or now - before.at > _A_MINUTE:  # followers do this every second
+            self._add(tables.materializations, key=key, known=_json(known), at=now)
+
+    def materialization(self, key: str) -> Materialization | None:
+        """Return the last time a group was materialised, or None."""
+        table = tables.materializations
+        for r in self._rows(sa.select(table).where(table.c.key == key).order_by(table.c.number.desc()).limit(1)):
+            return Materialization(r.key, msgspec.json.decode(r.known), r.at)
+        return None
 
     def add_tombstone(self, entity: str, hash: str, salt: str, document: dict[str, Any]) -> None:
         """Remember that an entity was forgotten; of one hash the newest row counts."""
