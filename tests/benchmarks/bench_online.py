@@ -170,9 +170,10 @@ def _bulk(store: OnlineStore, batches: list[Packed]) -> None:
 
 def _raw(client: Any, batches: list[Packed]) -> None:
     for batch in batches:
-        for at in range(0, len(batch.items), 1000):
+        items = list(zip(batch.keys, batch.rows, strict=True))
+        for at in range(0, len(items), 1000):
             pipe = client.pipeline(transaction=False)
-            for key, row in batch.items[at : at + 1000]:
+            for key, row in items[at : at + 1000]:
                 pipe.set(b"raw:" + key, row)
             pipe.execute()
 
@@ -216,7 +217,7 @@ def _batches(entities: int) -> Iterator[Packed]:
 
 def _newer(batch: Packed) -> Packed:
     head = pack_row(OnlineRow(2_000, 2_000, 2, ()))[:28]
-    return Packed(batch.types, [(key, head + row[28:]) for key, row in batch.items])
+    return Packed(batch.types, batch.keys, [head + row[28:] for row in batch.rows])
 
 
 def _timed(function: Callable[[], object]) -> float:

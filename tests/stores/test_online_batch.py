@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from windrow.errors import StoreError
 from windrow.stores.online.batch import pack_batch
-from windrow.stores.online.rows import age, pack_key, pack_row, unpack_row
+from windrow.stores.online.rows import age, are_newer, pack_key, pack_row, unpack_row
 from windrow.stores.online.store import Row
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -53,8 +53,8 @@ def same(one: object, other: object) -> bool:
 def test_a_packed_batch_says_what_its_rows_say(made: tuple[pa.RecordBatch, list[tuple[Any, ...]], int]) -> None:
     batch, rows, keys = made
     packed = pack_batch("g_v1", batch, keys)
-    assert len(packed.items) == len(rows)
-    for (key, raw), row in zip(packed.items, rows, strict=True):
+    assert len(packed.keys) == len(rows)
+    for key, raw, row in zip(packed.keys, packed.rows, rows, strict=True):
         found = unpack_row(raw)
         assert key == pack_key(row[:keys])
         assert age(raw) == found[:3] == row[keys : keys + 3]
@@ -73,7 +73,7 @@ def test_times_are_packed_as_microseconds() -> None:
     known = pa.array([1, 2], pa.timestamp("us", "UTC"))
     columns = [pa.array([7, 8]), known, known, pa.array([1, 1]), time]
     made = pack_batch("g_v1", pa.RecordBatch.from_arrays(columns, names=list("abcde")), 1)
-    assert [unpack_row(row).values for _, row in made.items] == [(5,), (None,)]
+    assert [unpack_row(row).values for row in made.rows] == [(5,), (None,)]
 
 
 def test_a_key_that_is_null_is_refused() -> None:
@@ -81,3 +81,22 @@ def test_a_key_that_is_null_is_refused() -> None:
     batch = pa.RecordBatch.from_arrays([pa.array([None], pa.int64()), ones, ones, ones], names=list("abcd"))
     with pytest.raises(StoreError, match="group 'g_v1': a key is beyond 64 bits or not valid text"):
         pack_batch("g_v1", batch, 1)
+
+
+@pytest.mark.parametrize(
+    "first", [-(2**63), -5, 0, 120, 250, 256, 300, 2**16 - 5, 2**16, 2**32 - 5, 2**32, 2**62, 2**63 - 10]
+)
+def test_a_key_of_whole_numbers_is_packed_as_a_reader_asks_for_it(first: int) -> None:
+    numbers = range(first, first + 10)
+    columns = [pa.array(numbers, pa.int64()), *[pa.array([1] * 10, pa.int64())] * 3]
+    made = pack_batch("g_v1", pa.RecordBatch.from_arrays(columns, names=list("abcd")), 1)
+    assert made.keys == [pack_key((n,)) for n in numbers]
+
+
+TIME = st.integers(-2, 2)
+
+
+@given(st.lists(st.tuples(TIME, TIME, TIME, TIME, TIME, TIME), max_size=30))
+def test_many_rows_are_compared_as_one_by_one(times: list[tuple[int, ...]]) -> None:
+    rows, old = [pack_row(Row(*t[:3], (1.0,))) for t in times], [pack_row(Row(*t[3:], ())) for t in times]
+    assert are_newer(rows, old) == [t[:3] > t[3:] for t in times]

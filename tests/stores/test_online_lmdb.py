@@ -20,6 +20,7 @@ from windrow.stores.online import lmdb_compact, lmdb_environment
 from windrow.stores.online.generations import LEFT_ALONE, retire_dead
 from windrow.stores.online.lmdb_store import LmdbStore
 from windrow.stores.online.load import attempt
+from windrow.stores.online.rows import Packed, pack_key, pack_row
 from windrow.stores.online.store import Row, open_online
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -401,3 +402,13 @@ def test_importing_the_store_loads_no_engine(tmp_path: Path) -> None:
     heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake'}"
     code = f"import sys, windrow.stores.online.lmdb_store; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_load_out_of_order_stores_and_counts_every_entity(tmp_path: Path) -> None:
+    packed = [(pack_key((n,)), pack_row(Row(1, 1, 1, (n,)))) for n in (5, 1, 3, 2, 300, 4, 70_000, 6)]
+    with LmdbStore(tmp_path / "online", write=True) as store, store.bulk("g_v1", ["x"]) as load:
+        load.write_packed([Packed(("int",), *map(list, zip(*part, strict=True))) for part in (packed[:4], packed[4:])])
+        assert load.switch() == (8, 8)
+        assert [row and row.values for row in store.read([("g_v1", (n,)) for n in (1, 2, 3, 4, 5, 6, 300, 70_000)])] == [
+            (1,), (2,), (3,), (4,), (5,), (6,), (300,), (70_000,),
+        ]  # fmt: skip

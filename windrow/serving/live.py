@@ -15,6 +15,7 @@ from windrow.errors import RequestError, WindrowError, listed
 from windrow.models.release import Release
 from windrow.serving.answers import Speaker
 from windrow.serving.predictor import Predictor
+from windrow.serving.recorder import Recorder
 from windrow.serving.requests import RowReader
 from windrow.serving.transformer import Transformer, Vectors
 
@@ -54,6 +55,11 @@ class LiveService:
         release = self.release
         classes = release.task == "classification"
         return Speaker(release.service, release.id, release.contract.feature_names, classes=classes)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Writes its vectors for the log."""
+        return Recorder(self.release.contract.feature_names)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

@@ -151,8 +151,8 @@ def _predictions(
     now: int,
     spent: tuple[int, int],
 ) -> list[LogRecord]:
-    service, received, made = asks[0].service, _wall(), vectors.rows()
-    name, release, keys = service.name, service.release.id, service.keys
+    service, received = asks[0].service, _wall()
+    name, release, keys, recorder = service.name, service.release.id, service.keys, service.recorder
     features, model = spent[0] / 1000, spent[1] / 1000
     records, at = [], 0
     for ask in asks:
@@ -169,8 +169,8 @@ def _predictions(
                 known_at=now,
                 keys={key: values[key] for key in keys},
                 request=values,
-                vector=made[at],
-                statuses=vectors.statuses[at],
+                vector=recorder.vector(vectors.lists[at], finite=vectors.finite[at]),
+                statuses=recorder.statuses(vectors.statuses[at]),
                 output=outputs[at],
                 stages_us=stages,
             )

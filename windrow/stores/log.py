@@ -45,7 +45,8 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     event_time, known_at
         The time that was asked about (for an outcome: when it was true, and could be known), UTC microseconds.
     keys, request, vector, statuses
-        Entity keys, raw fields, the model's inputs by feature, `Status` by value.
+        Entity keys, raw fields, the model's inputs by feature, `Status` by value; to be written, all that is packed
+        to the same: `windrow.serving.recorder.Recorder`.
     output, outcome
         What was predicted; what happened.
     status, error
@@ -138,7 +139,11 @@ _UNPACKABLE = (OverflowError, UnicodeEncodeError, TypeError)
 
 def _packed_as_text(records: Sequence[LogRecord]) -> bytes:
     # A request with odd values is logged too: what msgpack cannot hold becomes text.
-    return _encode([_plain(msgspec.to_builtins(r, enc_hook=str)) for r in records])
+    return _encode([_plain(msgspec.to_builtins(r, enc_hook=_spoken)) for r in records])
+
+
+def _spoken(value: Any) -> Any:
+    return msgspec.msgpack.decode(value) if isinstance(value, msgspec.Raw) else str(value)
 
 
 def _plain(value: Any) -> Any:

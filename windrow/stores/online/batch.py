@@ -23,7 +23,9 @@ _NUMBERS = {
     "double": (0xCB, ">f8"), "float": (0xCA, ">f4"), "int64": (0xD3, ">i8"), "int32": (0xD2, ">i4"), "bool": (_FALSE, "u1"),
 }  # fmt: skip
 _TEXT = ("string", "large_string", "string_view")
-_ROW_OF_FOUR, _FIX_ARRAY, _ARRAY16 = b"\x94", 0x90, b"\xdc"
+_ROW_OF_FOUR, _FIX_ARRAY, _ARRAY16, _ROW_OF_ONE = b"\x94", 0x90, b"\xdc", 0x91
+# Whole numbers from, up to, tag and NumPy format: those that most keys are.
+_WHOLE = ((1 << 16, 1 << 32, 0xCE, ">u4"), (1 << 8, 1 << 16, 0xCD, ">u2"), (1 << 32, 1 << 63, 0xCF, ">u8"))
 _SHORT_ARRAY = 16
 
 _Item = Any  # bytes that every row has, or a column
@@ -49,7 +51,7 @@ def pack_batch(group: str, batch: pa.RecordBatch, keys: int) -> Packed:
     >>> from windrow.stores.online.rows import unpack_row
     >>> columns = {"k": [7], "event_time": [1], "known_at": [2], "_seq": [3], "x": [0.5], "y": [None], "z": ["a"]}
     >>> made = pack_batch("g_v1", pa.RecordBatch.from_pydict(columns), keys=1)
-    >>> unpack_row(made.items[0][1]), made.types
+    >>> unpack_row(made.rows[0]), made.types
     (Row(event_time=1, known_at=2, seq=3, values=(0.5, None, 'a')), ('int',))
     """
     columns = [_plain(column) for column in batch.columns]
@@ -57,7 +59,7 @@ def pack_batch(group: str, batch: pa.RecordBatch, keys: int) -> Packed:
     types = tuple("str" if str(column.type) in _TEXT else "int" for column in columns[:keys])
     features = columns[keys + 3 :]
     items = [_ROW_OF_FOUR, *columns[keys : keys + 3], _header(len(features)), *features]
-    return Packed(types if packed else (), list(zip(packed, _rows(items, batch.num_rows), strict=True)))
+    return Packed(types if packed else (), packed, _rows(items, batch.num_rows))
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -71,9 +73,23 @@ def _keys(group: str, columns: Sequence[pa.Array], rows: int) -> list[bytes]:
         return [pack(())] * rows
     if any(column.null_count for column in columns):
         raise impossible_key(group)
+    if len(columns) == 1 and str(columns[0].type) not in _TEXT:
+        return _whole_keys(columns[0].to_numpy(zero_copy_only=False))
     keys = zip(*(column.to_pylist() for column in columns), strict=True)
     # Only text can be longer than a store takes.
     return list(map(pack_key if any(str(column.type) in _TEXT for column in columns) else pack, keys))
+
+
+def _whole_keys(numbers: NDArray[Any]) -> list[bytes]:
+    """Return the keys of one whole number each, as msgpack has them: in the fewest bytes."""
+    low, high = (numbers.min(), numbers.max()) if len(numbers) else (0, 0)
+    for first, end, tag, form in _WHOLE:
+        if first <= low and high < end:
+            made = np.empty(len(numbers), np.dtype([("row", "u1"), ("tag", "u1"), ("x", form)]))
+            made["row"], made["tag"], made["x"] = _ROW_OF_ONE, tag, numbers
+            keys: list[bytes] = made.view(f"V{made.itemsize}").tolist()
+            return keys
+    return [pack((number,)) for number in numbers.tolist()]  # of several widths
 
 
 def _header(features: int) -> bytes:

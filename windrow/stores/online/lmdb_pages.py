@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 from windrow.stores.online.directory import (
@@ -13,7 +14,7 @@ from windrow.stores.online.directory import (
     seen_prefix,
 )
 from windrow.stores.online.generations import retired
-from windrow.stores.online.rows import age, pack, unpack
+from windrow.stores.online.rows import Packed, are_newer, pack, unpack
 from windrow.stores.online.store import TXN_ROWS
 from windrow.stores.online.transaction import Changes
 
@@ -67,33 +68,30 @@ def flush(txn: Any, changes: Changes) -> None:
         txn.put(due_prefix(name) + _ordered(moment) + id, b"")
 
 
-def put_rows(txn: Any, generation: int, items: Sequence[tuple[bytes, bytes]]) -> int:
-    """Store the rows that are newer than those that are there, count the entities; return the rows stored.
-
-    Parameters
-    ----------
-    items
-        Packed key and row, each key once; ascending is faster.
-    """
-    start, get = prefix(generation), txn.get
-    placed = [(start + key, row) for key, row in items]
-    step = max(1, len(placed) // _PROBES)
-    if any(get(key) is not None for key, _ in placed[::step]):
-        return _put_newer(txn, generation, placed)
+def put_rows(txn: Any, generation: int, batch: Packed) -> int:
+    """Store the rows that are newer than those that are there, count the entities; return the rows stored."""
+    get, keys = txn.get, list(map(prefix(generation).__add__, batch.keys))
+    step = max(1, len(keys) // _PROBES)
+    if any(get(key) is not None for key in keys[::step]):
+        return _put_newer(txn, generation, keys, batch.rows)
     added: int
     with txn.cursor() as cursor:
-        consumed, added = cursor.putmulti(placed, overwrite=False)
+        # Behind everything that is there, rows need no search; one that is not is left out, as one that exists is.
+        last = not cursor.last() or (bool(keys) and cursor.key() < keys[0])
+        _, added = cursor.putmulti(zip(keys, batch.rows, strict=True), overwrite=False, append=last)
     add(txn, generation, added)
-    return added + (_put_newer(txn, generation, placed) if added < consumed else 0)
+    return added + (_put_newer(txn, generation, keys, batch.rows) if added < len(keys) else 0)
 
 
-def _put_newer(txn: Any, generation: int, placed: Sequence[tuple[bytes, bytes]]) -> int:
+def _put_newer(txn: Any, generation: int, keys: Sequence[bytes], rows: Sequence[bytes]) -> int:
     with txn.cursor() as cursor:
-        old = dict(cursor.getmulti([key for key, _ in placed]))
-        newer = [(key, row) for key, row in placed if key not in old or age(old[key]) < age(row)]
-        cursor.putmulti(newer)
-    add(txn, generation, len(placed) - len(old))
-    return len(newer)
+        old = dict(cursor.getmulti(keys))
+        fresh = [item for item in zip(keys, rows, strict=True) if item[0] not in old]
+        rivals = [row for key, row in zip(keys, rows, strict=True) if key in old] if fresh else rows
+        newer = list(compress(zip(old, rivals, strict=True), are_newer(rivals, list(old.values()))))
+        cursor.putmulti(newer + fresh)
+    add(txn, generation, len(fresh))
+    return len(newer) + len(fresh)
 
 
 def add(txn: Any, generation: int, more: int) -> None:

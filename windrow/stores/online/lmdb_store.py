@@ -84,7 +84,7 @@ class LmdbStore:
 
     def write_packed(self, group: str, columns: Sequence[str], batches: Iterable[Packed]) -> int:
         """Store packed rows, one transaction for each batch; see `OnlineStore.write_packed`."""
-        stored = self._store(group, columns, Packed((), []))
+        stored = self._store(group, columns, Packed((), [], []))
         return stored + sum(self._store(group, columns, batch) for batch in batches)
 
     def columns(self, group: str) -> tuple[str, ...] | None:
@@ -239,7 +239,7 @@ class LmdbStore:
             begun = Transaction(LmdbPages(txn))
             entry = begun.declare(group, columns, batch.types)
             flush(txn, begun.changes)
-            stored = [put_rows(txn, generation, batch.items) for generation in entry.generations]
+            stored = [put_rows(txn, generation, batch) for generation in entry.generations]
             return stored[0]
 
         return self._writing(work)
@@ -288,7 +288,7 @@ def _fill(txn: Any, group: str, generation: int, batch: Packed) -> int:
         entry.touched = now
         begun.keep(group, entry)
         flush(txn, begun.changes)
-    return put_rows(txn, generation, batch.items)
+    return put_rows(txn, generation, batch)
 
 
 def _value(txn: Any, key: bytes) -> bytes | None:

@@ -68,7 +68,7 @@ class Load:
         before = self._rows
         for batch in batches:
             self._store.fill(self._group, self.generation, batch)
-            self._rows += len(batch.items)
+            self._rows += len(batch.keys)
         return self._rows - before
 
     def switch(self, before: Callable[[Transaction], object] | None = None) -> Loaded:

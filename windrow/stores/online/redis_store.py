@@ -287,8 +287,9 @@ class RedisStore:
 
     def _put(self, group: str, generation: int, batch: Packed) -> int:
         stored, key = 0, ROOT + group_key(group)
-        for at in range(0, len(batch.items), STEP_ROWS):
-            flat = [part for item in batch.items[at : at + STEP_ROWS] for part in item]
+        items = list(zip(batch.keys, batch.rows, strict=True))
+        for at in range(0, len(items), STEP_ROWS):
+            flat = [part for item in items[at : at + STEP_ROWS] for part in item]
             with self._guarded():
                 answer = int(self._script([key], [generation, ROOT, *flat]))
             if answer < 0:

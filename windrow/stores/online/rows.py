@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from windrow.errors import StoreError, listed
 from windrow.stores.online.store import KEY_TYPES, TXN_ROWS, Key, Row
@@ -27,6 +29,9 @@ _AGE = Struct(">BBqBqBq")
 # (event_time, known_at, seq) of a packed row: the greater one wins.
 age: Callable[[bytes], tuple[int, ...]] = Struct(">xxqxqxq").unpack_from
 
+_AGES = np.dtype({"names": ["event", "known", "seq"], "formats": [">i8"] * 3, "offsets": [2, 11, 20], "itemsize": 28})
+_head = itemgetter(slice(_AGES.itemsize))
+
 pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.decode
 unpack_row = msgspec.msgpack.Decoder(Row).decode
@@ -39,12 +44,13 @@ class Packed(NamedTuple):
     ----------
     types
         Names of the types of the key's parts (``int``, ``str``); empty where there is no row.
-    items
-        Packed key and packed row, each key once; ascending is faster to store.
+    keys, rows
+        Packed keys, each once, and the packed row of each; keys that ascend are faster to store.
     """
 
     types: tuple[str, ...]
-    items: list[tuple[bytes, bytes]]
+    keys: list[bytes]
+    rows: list[bytes]
 
 
 def pack_key(key: Key) -> bytes:
@@ -90,6 +96,24 @@ def pack_row(row: Row) -> bytes:
     return _AGE.pack(_ARRAY_OF_4, _INT64, event_time, _INT64, known_at, _INT64, seq) + pack(values)
 
 
+def are_newer(rows: Sequence[bytes], old: Sequence[bytes]) -> list[bool]:
+    """Return of each packed row whether it is newer than the one it would replace, as `age` compares them.
+
+    Examples
+    --------
+    >>> old = pack_row(Row(5, 6, 7, (0.5,)))
+    >>> are_newer([pack_row(Row(5, 6, 8, ())), pack_row(Row(5, -6, 8, ()))], [old, old])
+    [True, False]
+    """
+    new, held = (np.frombuffer(b"".join(map(_head, side)), _AGES) for side in (rows, old))
+    answer, equal = np.zeros(len(new), np.bool_), np.ones(len(new), np.bool_)
+    for name in ("event", "known", "seq"):
+        answer |= equal & (new[name] > held[name])
+        equal &= new[name] == held[name]
+    newer: list[bool] = answer.tolist()
+    return newer
+
+
 def packed_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> Packed:
     """Return the newest row of each key, packed, after checking every key and value.
 
@@ -101,7 +125,7 @@ def packed_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Ro
     Examples
     --------
     >>> made = packed_rows("g_v1", ["x"], [((1,), Row(5, 5, 1, (0.5,))), ((1,), Row(4, 9, 2, (0.4,)))])
-    >>> made.types, [unpack_row(row).values for _, row in made.items]
+    >>> made.types, [unpack_row(row).values for row in made.rows]
     (('int',), [(0.5,)])
     """
     newest: dict[Key, Row] = {}
@@ -116,7 +140,7 @@ def packed_rows(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Ro
     items = sorted((pack_key(key), stored_row(group, row)) for key, row in newest.items())
     if any(key == _IMPOSSIBLE for key, _ in items):
         raise impossible_key(group)
-    return Packed(tuple(t.__name__ for t in types), items)
+    return Packed(tuple(t.__name__ for t in types), [key for key, _ in items], [row for _, row in items])
 
 
 def packed_batches(group: str, columns: Sequence[str], rows: Iterable[tuple[Key, Row]]) -> Iterator[Packed]:
@@ -125,7 +149,7 @@ def packed_batches(group: str, columns: Sequence[str], rows: Iterable[tuple[Key,
     Examples
     --------
     >>> rows = (((n,), Row(5, 5, 1, (0.5,))) for n in range(TXN_ROWS + 1))
-    >>> [len(batch.items) for batch in packed_batches("g_v1", ["x"], rows)]
+    >>> [len(batch.keys) for batch in packed_batches("g_v1", ["x"], rows)]
     [20000, 1]
     """
     iterator = iter(rows)
