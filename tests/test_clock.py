@@ -95,3 +95,9 @@ def test_a_fixed_clock_without_a_zone_is_refused() -> None:
         SettingsError, match="WINDROW_CLOCK is 'fixed:2019-09-30T00:00:00': .* has no time zone. Next: add"
     ):
         Clock.parse("fixed:2019-09-30T00:00:00")
+
+
+@pytest.mark.parametrize("text", ["365251d", "1000000000000d", "9" * 5000 + "d"])
+def test_a_duration_that_no_time_can_hold_is_refused(text: str) -> None:
+    with pytest.raises(DeclarationError, match="is longer than 1000 years"):
+        duration(text)

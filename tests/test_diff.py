@@ -93,3 +93,20 @@ def test_the_command_prints_what_changed(
     monkeypatch.setenv("WINDROW_PROJECT", str(project))
     assert run(["diff", "HEAD~1", "HEAD", "--json"]) == 0
     assert [row["part"] for row in json.loads(capsys.readouterr().out)] == ["online.p99_ms"]
+
+
+def test_a_link_to_a_place_outside_the_project_is_no_part_of_a_commit(project: Path) -> None:
+    (project / "data").symlink_to("/mnt/data")
+    _git(project, "add", "data")
+    _git(project, "commit", "--quiet", "-m", "a link")
+    assert diff("HEAD~1", "HEAD", project=project) == []
+
+
+def test_a_project_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="there is no folder .*/nowhere. Next: set WINDROW_PROJECT"):
+        diff("HEAD~1", project=tmp_path / "nowhere")
+
+
+def test_a_commit_that_looks_like_an_option_is_told_as_a_commit(project: Path) -> None:
+    with pytest.raises(NotFoundError, match="'-x' is neither a folder nor a commit .*not a valid object name: -x"):
+        diff("-x", project=project)

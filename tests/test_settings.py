@@ -81,3 +81,10 @@ def test_settings_that_are_shown_show_no_password(url: str) -> None:
     assert settings.online == settings.metadata == url
     assert "hunter2" not in repr(settings)
     assert repr(url.replace("hunter2", "***")) in repr(settings)
+
+
+@pytest.mark.parametrize("text", ["0.5", "0", "-1", "1e3", "nan", "many"])
+@pytest.mark.parametrize("name", ["WINDROW_INGEST_BACKLOG", "WINDROW_KEEP_RELEASES"])
+def test_what_is_counted_is_a_whole_number_above_0(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is '{text}'. Next: write a whole number above 0"):
+        Settings.read({name: text})

@@ -17,6 +17,7 @@ _NAMED = {
     "@hourly": "1h", "@daily": "1d", "@midnight": "1d", "@weekly": "7d", "@monthly": "31d", "@yearly": "366d",
     "@annually": "366d",
 }  # fmt: skip
+_LONGEST, _DIGITS = 365_250 * _UNITS["d"], 12  # a thousand years
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,6 +39,11 @@ def duration(text: str) -> int:
     if not match:
         raise DeclarationError(
             f"{text!r} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"'
+        )
+    # Bounded before it is a number: times are 64 bits wide, and so is what is computed of them.
+    if len(match[1].lstrip("0")) > _DIGITS or int(match[1]) * _UNITS[match[2]] > _LONGEST:
+        raise DeclarationError(
+            f"{text[:20]!r} is longer than 1000 years", next_step="write a shorter one, or leave it out"
         )
     return int(match[1]) * _UNITS[match[2]]
 

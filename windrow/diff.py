@@ -94,9 +94,11 @@ def _folder(state: str, project: Path) -> Iterator[Path]:
 
 def _checked_out(commit: str, project: Path, target: Path) -> Path:
     """Unpack the project as it was at a commit; the repository and its index stay untouched."""
-    archive = subprocess.run(
-        ["git", "archive", "--format=tar", commit, "."], cwd=project, capture_output=True, check=False
-    )
+    if not project.is_dir():
+        raise NotFoundError(f"there is no folder {project}", next_step="set WINDROW_PROJECT to the project's folder")
+    # Behind the dashes no name can be taken for an option.
+    command = ["git", "archive", "--format=tar", "--", commit, "."]
+    archive = subprocess.run(command, cwd=project, capture_output=True, check=False)
     if archive.returncode:
         told = archive.stderr.decode(errors="replace").strip().splitlines()
         raise NotFoundError(
@@ -106,10 +108,17 @@ def _checked_out(commit: str, project: Path, target: Path) -> Path:
         )
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as packed:
         if hasattr(tarfile, "data_filter"):
-            packed.extractall(target, filter="data")
+            packed.extractall(target, filter=_inside)  # noqa: S202 - the filter is "data", and leaves out more
         else:  # Python 3.11.0 to 3.11.3; the archive is of the reader's own repository
             packed.extractall(target)  # noqa: S202
     return target
+
+
+def _inside(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
+    try:
+        return tarfile.data_filter(member, target)
+    except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError):
+        return None  # such as data -> /mnt/data: what lies elsewhere is no part of the commit
 
 
 def _flat(value: Any, path: str = "") -> dict[str, str]:

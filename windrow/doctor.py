@@ -372,11 +372,13 @@ def _log(patient: _Patient) -> str:
     )
     with LogWriter(folder, f"{KIND}-{os.getpid()}") as log:
         log.append([record])
-    rows = PredictionLog(folder, Lake(patient.settings.lake)).table(NAME, kind=KIND).to_pylist()
-    read = [row["output"] for row in rows if row["request_id"] == id_]
+    table = PredictionLog(folder, Lake(patient.settings.lake))
+    read = [row["output"] for row in table.table(NAME, kind=KIND).to_pylist() if row["request_id"] == id_]
     if read != [0.5]:
         raise StoreError(f"one prediction was logged and {len(read)} were read", next_step=f"check {folder}")
-    return "a synthetic prediction written, and read as a table"
+    lost = [f"{count} outcomes of {name}" for name in patient.services if (count := table.unmatched(name))]
+    told = f"; {', '.join(lost)} belong to no prediction: send the request_id of the answer" if lost else ""
+    return f"a synthetic prediction written, and read as a table{told}"
 
 
 def _streams(patient: _Patient) -> str:

@@ -77,9 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             metadata=given.get("METADATA", f"sqlite:///{home / 'metadata.db'}"),
             clock=Clock.parse(given.get("CLOCK", "data")),
             ingest_every=_number(given, "INGEST_EVERY", 5.0),
-            ingest_backlog=int(_number(given, "INGEST_BACKLOG", 256 << 20)),
+            ingest_backlog=_whole(given, "INGEST_BACKLOG", 256 << 20),
             streams=given.get("STREAMS", ""),
-            keep_releases=int(_number(given, "KEEP_RELEASES", 3)),
+            keep_releases=_whole(given, "KEEP_RELEASES", 3),
         )
 
     def __repr__(self) -> str:
@@ -121,6 +121,16 @@ def _number(given: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < math.inf:
         raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step="write a number above 0, such as 5")
     return value
+
+
+def _whole(given: Mapping[str, str], name: str, default: int) -> int:
+    text = given.get(name, str(default))
+    # Half a release is none, and with room for no byte every event would be refused.
+    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
+        raise SettingsError(
+            f"{_PREFIX}{name} is {text!r}", next_step=f"write a whole number above 0, such as {default}"
+        )
+    return int(text)
 
 
 def _refuse_unknown(given: Mapping[str, str]) -> None:

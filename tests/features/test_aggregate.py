@@ -132,3 +132,15 @@ def test_its_card_in_a_notebook_names_functions_and_source() -> None:
     card_html = declared(spend_1d=agg.sum("amount", "1d"))._repr_html_()
     assert "sum(amount, 1d)" in card_html
     assert "sources/payments" in card_html
+
+
+def test_a_condition_that_is_no_name_of_a_column_is_refused() -> None:
+    with pytest.raises(
+        DeclarationError, match="a column of feature 'x' of aggregate group 'spend' is the function '<lambda>'"
+    ):
+        aggregate("spend", payments, by=card, features={"x": agg.count("1d", where=lambda row: row.amount > 1)})  # type: ignore[arg-type, misc]
+
+
+def test_a_version_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="version= of aggregate group 'spend' is the text '1'"):
+        aggregate("spend", payments, by=card, version="1", features={"x": agg.count("1d")})  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -179,3 +180,15 @@ def test_a_clock_with_an_offset_ticks_that_much_later_and_is_another_clock() -> 
 def test_an_offset_as_long_as_the_interval_is_refused() -> None:
     with pytest.raises(DeclarationError, match=r"Every\('30s', offset='30s'\) has an offset as long as its interval"):
         Every("30s", Entity("area", area="string"), offset="30s")
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (["amount"], 'columns= of source \'s\' is a list. Next: write {"amount": "float64"}'),
+        ({1: "int64"}, "a column of source 's' is an int"),
+    ],
+)
+def test_columns_that_are_no_names_with_dtypes_are_refused(columns: Any, told: str) -> None:
+    with pytest.raises(DeclarationError, match=re.escape(told)):
+        Source("s", event_time="ts", columns=columns)

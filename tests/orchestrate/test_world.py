@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import ibis
 import pytest
 
 from tests.orchestrate.conftest import PACKAGE, settings_of
-from windrow.errors import UnknownNameError
+from windrow.errors import SettingsError, UnknownNameError
 from windrow.orchestrate import definitions
 from windrow.orchestrate.resources import Stores, dagster_home
 from windrow.orchestrate.run import RunResult, run_service
@@ -212,10 +213,12 @@ def test_the_sensor_observes_a_log_once_for_each_growth(tmp_path: Path) -> None:
 
     with LogWriter(tmp_path / "home" / "log", "api-0") as log:
         log.append([LogRecord(kind="prediction", request_id="r", service="visits", event_time=5, output=0.5)])
+        log.append([LogRecord(kind="outcome", request_id="nobody", service="visits", outcome=1.0)])
         first = look(None)
     assert isinstance(first, dg.SensorResult)
     observed = [(e.asset_key.to_user_string(), e.metadata["dagster/row_count"].value) for e in first.asset_events]
-    assert observed == [("visits/log", 1)]
+    assert observed == [("visits/log", 1), ("visits/outcomes", 1)]
+    assert list(first.asset_events)[1].metadata["outcomes_without_prediction"].value == 1
     assert isinstance(look(first.cursor), dg.SkipReason)
 
 
@@ -252,3 +255,19 @@ def version_of(instance: dg.DagsterInstance, key: str) -> str:
     assert event is not None
     assert event.asset_materialization is not None
     return (event.asset_materialization.tags or {})["dagster/data_version"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("december", "'december' names no days. Next: write latest, all, 30d"),
+        ("2024-4-8", "'2024-4-8' names no days"),
+        ("2024-04-08..", "'2024-04-08..' names no days"),
+        ("2024-04-08..2024-04-01", "ends before it begins. Next: write 2024-04-01..2024-04-08"),
+    ],
+)
+def test_days_that_cannot_be_are_refused_before_anything_is_made(tmp_path: Path, asked: str, told: str) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        run_service("visits", settings_of(home), package=PACKAGE, partitions=asked)
+    assert not home.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,15 @@ import pytest
 from tests.serving import world as services
 from tests.serving.conftest import Answered, eventually
 from tests.stores.ingest_world import declared, prepare, settings_in
+from windrow import Source
+from windrow.errors import RequestError
 from windrow.serving.asgi import WindrowMiddleware
+from windrow.serving.ingest import Ingest
 from windrow.serving.requests import MAX_BODY
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
 from windrow.stores.ingest.applier import Applier
-from windrow.stores.ingest.catalogue import record
+from windrow.stores.ingest.catalogue import catalogue, record
 from windrow.stores.ingest.events import FOLDER, Batch, Tail
 from windrow.stores.metadata import Metadata
 
@@ -143,6 +147,12 @@ def test_a_row_that_does_not_fit_is_refused_and_nothing_written(
     assert next_step in answered.json["next"]
     assert answered.headers["content-type"] == "application/problem+json"
     assert len(shared.written()) == before
+
+
+def test_a_compressed_body_is_refused_as_such(shared: Sender) -> None:
+    answered = shared(gzip.compress(json.dumps(GOOD).encode()), headers=[(b"content-encoding", b"gzip")])
+    assert _problem(answered) == (415, "compressed", "headers")
+    assert answered.json["next"] == "send it without the header content-encoding, as plain JSON"
 
 
 def test_a_missing_field_is_refused(shared: Sender) -> None:
@@ -286,3 +296,16 @@ def test_with_the_clock_data_a_prediction_never_asks_about_the_past_of_an_event(
     made({**GOOD, "ts": "2026-01-01T00:00:00Z"})
     assert (before, made.worker.live.services["fraud"].now()) == (services.NOW, 1_767_225_600_000_000)
     made.worker.close()
+
+
+def test_a_row_that_would_move_the_clock_data_into_the_future_is_refused(tmp_path: Path) -> None:
+    told = Source("told", event_time="at", known_at="seen", columns={"number": "int64"})
+    row = b'{"number": 1, "at": "2026-01-01T00:00:00Z", "seen": "2190-01-01T00:00:00Z"}'
+    for clock in ("data", "real"):
+        settings = settings_in(tmp_path / clock, WINDROW_CLOCK=clock)
+        record(catalogue([told], []), Metadata(settings.metadata))
+    with pytest.raises(RequestError, match="Field 'seen' lies more than 5m in the future"):
+        Ingest(settings_in(tmp_path / "data", WINDROW_CLOCK="data")).accept("told", row, request_id="r")
+    # By the real clock it is held back until then, and moves nobody.
+    held = Ingest(settings_in(tmp_path / "real")).accept("told", row, request_id="r")
+    assert held == b'{"request_id":"r","name":"told","accepted":1}'

@@ -119,6 +119,10 @@ def test_the_same_event_twice_in_a_stream_counts_once(world: World, client: Any)
         ({"row": '{"number": 1, "page": "home", "at": "2026-01-01T00:00:00"}'}, "at is no time with zone"),
         ({"row": '{"number": "1", "page": "home", "at": "2026-01-01T00:00:00Z"}'}, "number is no int64"),
         (
+            {"row": '{"number": 1, "page": "home", "at": "2190-01-01T00:00:00Z"}'},
+            "its event_time lies more than 5m in the future",
+        ),
+        (
             {"row": '{"numbr": 1, "page": "home", "at": "2026-01-01T00:00:00Z"}'},
             "it has a field that is not declared; did you mean 'number'?",
         ),

@@ -285,3 +285,13 @@ def test_importing_the_log_loads_no_engine() -> None:
     heavy = "{'pyarrow', 'ibis', 'duckdb', 'pandas', 'deltalake'}"
     code = f"import sys, windrow.stores.log; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_outcomes_of_what_was_never_predicted_are_counted(folder: Path, log: PredictionLog) -> None:
+    with LogWriter(folder, "w") as writer:
+        writer.append([prediction(1)])
+        writer.append([outcome("r1", 1.0, known_at=5), outcome("r1", 1.0, known_at=5, row=7)])
+        writer.append([outcome("nobody", 0.0, known_at=5), outcome("r1", 1.0, known_at=5, service="fraud")])
+    for _ in range(2):
+        assert (log.unmatched("churn"), log.unmatched("fraud"), log.unmatched("loans")) == (2, 1, 0)
+        commit(folder, log.lake)

@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 from windrow.errors import DeclarationError, UnknownNameError, listed
 from windrow.features.agg import Agg, Aggregate
 from windrow.features.group import FeatureGroup
-from windrow.features.kinds import check_kind
+from windrow.features.kinds import check_kind, check_version
 from windrow.features.source import Constant, Source
 from windrow.schema import SYSTEM_COLUMNS, Entity, check_name
 
@@ -132,8 +132,7 @@ def aggregate(
     _check_names(features, (*by.key_names, *SYSTEM_COLUMNS), where)
     for feature, made in features.items():
         _check_function(made, source, where=f"feature {feature!r} of {where}")
-    if version < 1:
-        raise DeclarationError(f"{where} has version {version}", next_step="start at version=1")
+    check_version(version, where=where)
     return AggregateGroup(
         name=name, entity=by, version=version, function=_no_function, inputs={source.name: source},
         online=online, owner=owner, description=description, source=source, aggregates=dict(features),
@@ -178,6 +177,7 @@ def _check_names(features: Mapping[str, Agg], taken: Iterable[str], where: str) 
 def _check_function(made: Agg, source: Source, *, where: str) -> None:
     check_kind(made, Agg, where=where, example='agg.sum("amount", "1d")')
     for column in made.columns:
+        check_kind(column, str, where=f"a column of {where}", example='a name: agg.sum("amount", "1d", where="abroad")')
         source.column(column)
     for column in set(made.columns) - set(source.columns) if made.include_current else ():
         raise DeclarationError(

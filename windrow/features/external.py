@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.group import FeatureGroup, unbound
-from windrow.features.kinds import check_kind
+from windrow.features.kinds import check_kind, check_version
 from windrow.features.place import External, IbisTable, Parquet, Place, Postgres
 from windrow.features.reference import Reference, declaring_package
 from windrow.schema import SYSTEM_COLUMNS, Entity, check_dtype, check_name
@@ -121,8 +121,7 @@ def external_group(
 
 def _check(where: str, version: int, times: Sequence[Any]) -> None:
     known_at, delay, timezone = times
-    if version < 1:
-        raise DeclarationError(f"{where} has version {version}", next_step="start at version=1")
+    check_version(version, where=where)
     if known_at and delay:
         raise DeclarationError(f"{where} has both known_at and delay", next_step="keep one of them")
     if timezone not in (None, "UTC"):

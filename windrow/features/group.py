@@ -19,7 +19,7 @@ from ibis.expr.format import pretty
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.frames import frame_function, with_reads
-from windrow.features.kinds import check_kind
+from windrow.features.kinds import check_kind, check_version
 from windrow.features.place import External
 from windrow.features.reference import Reference
 from windrow.features.shifts import refuse_bleeding
@@ -334,8 +334,7 @@ def check_policy(name: str, version: int, on_bad: str) -> None:
     """Raise `DeclarationError` if there is no such policy for bad rows, or no such version."""
     if on_bad not in ("reject", "quarantine"):
         raise UnknownNameError("policy on_bad", on_bad, ["reject", "quarantine"], where=f"feature group {name!r}")
-    if version < 1:
-        raise DeclarationError(f"feature group {name!r} has version {version}", next_step="start at version=1")
+    check_version(version, where=f"feature group {name!r}")
 
 
 def _body(

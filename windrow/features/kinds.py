@@ -38,6 +38,21 @@ def check_kinds(values: Any, kinds: type | tuple[type, ...], *, where: str, exam
         check_kind(value, kinds, where=f"one of {where}", example=example)
 
 
+def check_version(version: Any, *, where: str) -> None:
+    """Raise `DeclarationError` if `version` is not a whole number from 1 on.
+
+    Examples
+    --------
+    >>> check_version("1", where="feature group 'spend'")
+    Traceback (most recent call last):
+    windrow.errors.DeclarationError: version= of feature group 'spend' is the text '1'. Next: write version=1.
+    """
+    if type(version) is not int:
+        raise DeclarationError(f"version= of {where} is {said(version)}", next_step="write version=1")
+    if version < 1:
+        raise DeclarationError(f"{where} has version {version}", next_step="start at version=1")
+
+
 def said(value: Any) -> str:
     """Return what a value is, in words that a message can carry.
 

@@ -139,6 +139,7 @@ class Source:
         simulator: str | None = None,
         load: Literal["append", "full", "incremental"] = "append",
     ) -> None:
+        check_kind(columns, Mapping, where=f"columns= of source {name!r}", example='{"amount": "float64"}')
         values: dict[str, Any] = {
             "name": check_name("source", name),
             "columns": dict(columns),
@@ -265,6 +266,7 @@ class Every:
 def _check_columns(source: Source) -> None:
     where = f"source {source.name!r}"
     for name, dtype in source.columns.items():
+        check_kind(name, str, where=f"a column of {where}", example=f'{{"amount": "{dtype}"}}')
         check_dtype(dtype, where=f"{where}, column {name!r}")
         if name in SYSTEM_COLUMNS and name not in source.time_columns:
             raise DeclarationError(f"{where} has a column {name!r}, which windrow adds itself", next_step="rename it")

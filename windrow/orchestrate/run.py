@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import msgspec
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -18,7 +19,7 @@ from dagster._core.storage.tags import (
 from sqlalchemy.exc import DBAPIError
 
 from windrow.discover import pick, record_streams
-from windrow.errors import StoreError, UnknownNameError, WindrowError
+from windrow.errors import SettingsError, StoreError, UnknownNameError, WindrowError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.facts import asset_key
 from windrow.orchestrate.project import Project, definitions
@@ -28,6 +29,7 @@ from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 LATEST = "latest"
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PROCESS = "windrow/process"
 _OPEN = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 # Dagster's log lines belong to the run, in the UI, and not to the terminal of who called.
@@ -103,6 +105,7 @@ def run_service(
         If the service, an asset of `select` or a day of `partitions` does not exist.
     """
     begin, steps, checks = time.perf_counter(), list[Step](), dict[str, bool]()
+    check_days(partitions or LATEST)
     project = Project(package, settings)
     record_streams(project.services.values(), settings)
     chosen = _select(_keys(project, pick(project.services, name)), select, where=f"service {name!r}")
@@ -130,8 +133,27 @@ def run_notebooks(settings: Settings, *, on_step: OnStep | None = None, package:
 def observe_logs(services: Sequence[PredictionService], settings: Settings) -> None:
     """Tell Dagster how many rows the logs and outcomes have now; in the UI a sensor does it."""
     with _instance(settings) as instance:
-        for key, rows, last in logged(services, Stores(settings)):
-            instance.report_runless_asset_event(observed(key, rows, last))
+        for one in logged(services, Stores(settings)):
+            instance.report_runless_asset_event(observed(one))
+
+
+def check_days(asked: str) -> None:
+    """Raise `SettingsError` for what can be no choice of days: said before anything is made, not after the training.
+
+    Examples
+    --------
+    >>> check_days("2014-12-01..2014-12-31")
+    >>> check_days("december")
+    Traceback (most recent call last):
+    windrow.errors.SettingsError: 'december' names no days. Next: write latest, all, 30d, 2014-12-31 or 2014-12-01..2014-12-31.
+    """
+    first, dots, last = asked.partition("..")
+    named = asked in ("all", LATEST) or re.fullmatch(r"[1-9][0-9]*d", asked)
+    if not named and not all(_DAY.fullmatch(day) for day in ([first, last] if dots else [first])):
+        step = "write latest, all, 30d, 2014-12-31 or 2014-12-01..2014-12-31"
+        raise SettingsError(f"{asked!r} names no days", next_step=step)
+    if dots and last < first:
+        raise SettingsError(f"{asked!r} ends before it begins", next_step=f"write {last}..{first}")
 
 
 def _keys(project: Project, service: PredictionService) -> list[str]:
@@ -245,6 +267,9 @@ def _run(defs: dg.Definitions, keys: Sequence[str], instance: dg.DagsterInstance
         if isinstance(failed.__cause__, WindrowError):
             raise failed.__cause__ from None
         raise
+    except DagsterExecutionInterruptedError:
+        # Dagster's own word for Ctrl-C and for the signal to end.
+        raise KeyboardInterrupt from None
     events = done.get_asset_materialization_events()
     steps = [_step(key, [e for e in events if e.asset_key == asset_key(key)], done.run_id) for key in keys]
     checks = {f"{c.asset_key.to_user_string()} {c.check_name}": c.passed for c in done.get_asset_check_evaluations()}

@@ -5,7 +5,7 @@ empty. Schedules are stopped until somebody starts them: they write, and need th
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import msgspec
@@ -17,6 +17,15 @@ from windrow.orchestrate.resources import Stores
 
 _SECONDS = 60
 _KINDS = {"log": "prediction", "outcomes": "outcome"}
+
+
+class Logged(NamedTuple):
+    """What is in one log or outcome table; `newest` event time in UTC microseconds, `unmatched` outcomes."""
+
+    key: str
+    rows: int
+    newest: int | None
+    unmatched: int
 
 
 def log_assets(service: PredictionService) -> list[dg.AssetSpec]:
@@ -51,23 +60,24 @@ def log_sensor(services: Sequence[PredictionService]) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
     ) -> dg.SensorResult | dg.SkipReason:
         seen = msgspec.json.decode(context.cursor or "{}", type=dict[str, int])
-        found = {key: (rows, last) for key, rows, last in logged(services, stores)}
-        grown = {key: facts for key, facts in found.items() if facts[0] != seen.get(key, 0)}
+        found = list(logged(services, stores))
+        grown = [one for one in found if one.rows != seen.get(one.key, 0)]
         if not grown:
             return dg.SkipReason("No log has grown.")
-        cursor = msgspec.json.encode({key: rows for key, (rows, _) in found.items()}).decode()
-        return dg.SensorResult(asset_events=[observed(key, *facts) for key, facts in grown.items()], cursor=cursor)
+        cursor = msgspec.json.encode({one.key: one.rows for one in found}).decode()
+        return dg.SensorResult(asset_events=[observed(one) for one in grown], cursor=cursor)
 
     return observe_logs
 
 
-def logged(services: Iterable[PredictionService], stores: Stores) -> Iterator[tuple[str, int, int | None]]:
-    """Yield (asset key, rows, newest event time) of every log and outcome table."""
+def logged(services: Iterable[PredictionService], stores: Stores) -> Iterator[Logged]:
+    """Yield what is in every log and outcome table."""
     for service in services:
         for name, kind in _KINDS.items():
             rows = stores.log.table(service.name, kind=kind)
             times = rows.column("event_time").cast("int64").to_pylist() if rows.num_rows else []
-            yield f"{service.name}/{name}", rows.num_rows, max(times, default=None)
+            unmatched = stores.log.unmatched(service.name) if kind == "outcome" and times else 0
+            yield Logged(f"{service.name}/{name}", rows.num_rows, max(times, default=None), unmatched)
 
 
 def batch_job(service: PredictionService, keys: Sequence[str]) -> Any:
@@ -123,7 +133,8 @@ def stream_schedule(service: PredictionService, job: Any) -> dg.ScheduleDefiniti
     )
 
 
-def observed(key: str, rows: int, last: int | None) -> dg.AssetObservation:
-    """Return what is seen of one log: its rows, and the newest time they are about."""
-    newest = {} if last is None else {"newest": moment(last)}
-    return dg.AssetObservation(asset_key(key), metadata={"dagster/row_count": rows, **newest})
+def observed(one: Logged) -> dg.AssetObservation:
+    """Return what is seen of one log: its rows, the newest time they are about, and what belongs to nothing."""
+    newest = {} if one.newest is None else {"newest": moment(one.newest)}
+    lost = {"outcomes_without_prediction": one.unmatched} if one.unmatched else {}
+    return dg.AssetObservation(asset_key(one.key), metadata={"dagster/row_count": one.rows, **newest, **lost})

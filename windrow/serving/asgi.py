@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DEADLINE = 0.8  # seconds for a body to arrive: before BentoML's own time-out answers in our place
 _DIGITS = 20  # of an announced length
+_PLAIN = (b"", b"identity")
 
 _ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
@@ -225,6 +226,14 @@ def _check_head(headers: Iterable[tuple[bytes, bytes]]) -> None:
         # Counted before it is read: Python refuses to read a number of thousands of digits.
         if name == b"content-length" and (len(value) > _DIGITS or not value.isdigit() or int(value) > MAX_BODY):
             raise _too_large()
+        if name == b"content-encoding" and value.strip().lower() not in _PLAIN:
+            raise RequestError(
+                415,
+                "compressed",
+                "The body is compressed",
+                where="headers",
+                next_step="send it without the header content-encoding, as plain JSON",
+            )
         if name == b"content-type" and value != _JSON and value.partition(b";")[0].strip().lower() != _JSON:
             raise RequestError(
                 415,

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from windrow.clock import duration, spoken
+from windrow.clock import Clock, spoken
 from windrow.errors import RequestError, StoreError, closest, listed
 from windrow.features.contract import Contract
 from windrow.schema import EVENT_TIME
 from windrow.serving.answers import encode
 from windrow.serving.requests import RowReader, Rows
 from windrow.settings import Settings
+from windrow.stores.ingest.ahead import AHEAD, ahead
 from windrow.stores.ingest.catalogue import Stream, recorded
 from windrow.stores.ingest.events import FOLDER, Batch, EventWriter, backlog
 from windrow.stores.metadata import Metadata
 
-AHEAD = duration("5m")  # how far clocks may differ: an event of a later time is refused
 WRITERS = 64
 _BACKLOG_SECONDS = 0.1
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
@@ -85,7 +85,10 @@ class Ingest:
         stream = self._stream(name)
         rows = self._reader(stream).read(body)
         now = self._now(stream)
-        values = [_values(stream, row, now, place=_place(rows, i)) for i, row in enumerate(_times(stream, rows))]
+        told = list(_times(stream, rows))
+        for i, row in enumerate(told):
+            _refuse_ahead(stream, row, (now, self._settings.clock), place=_place(rows, i))
+        values = [_values(stream, row, now, place=_place(rows, i)) for i, row in enumerate(told)]
         self._refuse_flood()
         received = time.time_ns() // 1000
         self._write(Batch(stream.name, stream.names, values, received_at=received), size=len(body))
@@ -219,14 +222,21 @@ def _times(stream: Stream, rows: Rows) -> Iterable[dict[str, Any]]:
         yield {**row, EVENT_TIME: moment} if own else row
 
 
+def _refuse_ahead(stream: Stream, row: Mapping[str, Any], time: tuple[int, Clock], *, place: str) -> None:
+    """Raise `RequestError` for a row that lies too far ahead of `time`: now, and the clock that says it."""
+    now, clock = time
+    known = None if stream.known_at is None else row[stream.known_at]
+    late = ahead(row[stream.event_time], known, now=now, clock=clock)
+    if late:
+        field = stream.event_time if late == EVENT_TIME else stream.known_at
+        what = f"Field {field!r} lies more than {spoken(AHEAD)} in the future"
+        step = "send an event when it has happened, and check the sender's clock"
+        raise RequestError(422, "out-of-range", what, where=f"{place}.{field}", next_step=step)
+
+
 def _values(stream: Stream, row: Mapping[str, Any], now: int, *, place: str) -> list[Any]:
     """Return a row's values in the stream's order, ``known_at`` last."""
     event = row[stream.event_time]
-    if event > max(now, time.time_ns() // 1000) + AHEAD:
-        where = f"{place}.{stream.event_time}"
-        what = f"Field {stream.event_time!r} lies more than {spoken(AHEAD)} in the future"
-        step = "send an event when it has happened, and check the sender's clock"
-        raise RequestError(422, "out-of-range", what, where=where, next_step=step)
     known = max(event + stream.delay, now) if stream.known_at is None else row[stream.known_at]
     if known < event:
         what = f"Field {stream.known_at!r} is before {stream.event_time!r}"

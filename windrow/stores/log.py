@@ -284,6 +284,17 @@ class PredictionLog:
             made = made.append_column(field.name, pa.array([v.get(field.name) for v in vectors], dtype))
         return made
 
+    def unmatched(self, service: str) -> int:
+        """Return how many outcomes say what became of a row that this service never predicted.
+
+        Such an outcome is taken in, because its prediction may be in another worker's segment or on another
+        machine; but nothing learns from it, and many of them mean that the sender mixes up its request ids.
+        """
+        pair = ["request_id", "row"]
+        # In this order: an outcome can be here only after its prediction.
+        outcomes = self.table(service, kind="outcome").select(pair)
+        return int(outcomes.join(self.table(service).select(pair), pair, join_type="left anti").num_rows)
+
     def _waiting(self, service: str, kind: str) -> Rows:
         found: Rows = []
         seen: set[SegmentId] = set()

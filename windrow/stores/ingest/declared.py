@@ -31,7 +31,7 @@ class Declared:
     """
 
     def __init__(self, metadata: Metadata, clock: Clock) -> None:
-        self._metadata, self._clock = metadata, clock
+        self._metadata, self.clock = metadata, clock
         self._streams: dict[str, Stream] = {}
         self._seen: int | None = None
         self._waiting: dict[str, tuple[str, Span]] = {}
@@ -54,18 +54,18 @@ class Declared:
 
     def arrival(self, stream: Stream) -> int:
         """Return when an event of a stream that comes now can be known, UTC microseconds of the clock."""
-        if self._clock.kind != "data":
-            return self._clock.now(lambda: 0)
+        if self.clock.kind != "data":
+            return self.clock.now(lambda: 0)
         spans = self._metadata.spans()
         return max((spans[name].known for name in stream.sources if name in spans), default=0)
 
     def now(self) -> int | None:
         """Return UTC microseconds, or None with the clock ``data``."""
-        return None if self._clock.kind == "data" else self._clock.now(lambda: 0)
+        return None if self.clock.kind == "data" else self.clock.now(lambda: 0)
 
     def heard(self, known: Mapping[str, int]) -> None:
         """Move the clock ``data`` on before events can be seen: a request asks about now, and never about the past."""
-        if self._clock.kind != "data" or not known:
+        if self.clock.kind != "data" or not known:
             return
         with self._lock:
             spans = self._metadata.spans()

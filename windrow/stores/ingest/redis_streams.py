@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 import redis
 
-from windrow.clock import parse_time
+from windrow.clock import parse_time, spoken
 from windrow.errors import SettingsError, StoreError, TimeError, WindrowError, closest, listed
 from windrow.schema import Field
 from windrow.settings import Settings
+from windrow.stores.ingest.ahead import AHEAD, ahead
 from windrow.stores.ingest.catalogue import Stream
 from windrow.stores.ingest.declared import Declared
 from windrow.stores.ingest.events import Batch, EventWriter, backlog, batches, listing
@@ -154,11 +155,21 @@ class RedisSource:
         for id, fields in entries:
             batch.entries.append(id.decode())
             try:
-                batch.rows.append(read_row(stream, fields.get(b"row"), arrived))
+                batch.rows.append(self._in_time(stream, read_row(stream, fields.get(b"row"), arrived), arrived))
             except _UnreadableError as error:
                 text = b" ".join(fields.values()).decode(errors="replace")
                 batch.refused.append((text[:_LONGEST], str(error)))
         return batch
+
+    def _in_time(self, stream: Stream, row: list[Any], now: int) -> list[Any]:
+        event, known = row[stream.names.index(stream.event_time)], row[-1]
+        # What is no time at all is judged where all types are.
+        if type(event) is int and type(known) is int:
+            own = None if stream.known_at is None else known
+            late = ahead(event, own, now=now, clock=self._declared.clock)
+            if late:
+                raise _UnreadableError(f"its {late} lies more than {spoken(AHEAD)} in the future")
+        return row
 
 
 class _UnreadableError(Exception):
