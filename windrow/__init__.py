@@ -29,10 +29,9 @@ if TYPE_CHECKING:
         Notebook,
         Online,
         PredictionService,
-        RandomSplit,
         Stream,
-        TimeSplit,
     )
+    from windrow.models.split import GroupSplit, RandomSplit, StratifiedSplit, TimeSplit
     from windrow.retrieval import history, latest
     from windrow.schema import Entity, Field, Status
     from windrow.settings import Settings
@@ -53,9 +52,9 @@ _HOMES = {
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
     "windrow.models.service": (
-        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "RandomSplit", "Stream",
-        "TimeSplit",
+        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "Stream",
     ),
+    "windrow.models.split": ("GroupSplit", "RandomSplit", "StratifiedSplit", "TimeSplit"),
     "windrow.retrieval": ("history", "latest"),
     "windrow.schema": ("Entity", "Field", "Status"),
     "windrow.settings": ("Settings",),
@@ -64,8 +63,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView",
-    "Field", "Gate", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService",
-    "RandomSplit", "Settings", "Source", "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns",
+    "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService",
+    "RandomSplit", "Settings", "Source", "Status", "StratifiedSplit", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns",
     "external_group", "feature_group", "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 

@@ -9,8 +9,8 @@ import windrow
 
 EXPORTED = [
     "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
-    "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Source",
-    "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
+    "GroupSplit", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Source",
+    "Status", "StratifiedSplit", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
     "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 

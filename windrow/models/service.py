@@ -19,52 +19,13 @@ from windrow.features.view import FeatureView
 from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
 from windrow.models.keys import label_keys
-from windrow.schema import check_name, fingerprint
+from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
+from windrow.schema import EVENT_TIME, check_name, fingerprint
 
 CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
 NUMBER_METRICS = ("mae", "rmse", "r2")
 SINKS = ("delta", "duckdb")
 _CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
-
-
-@dataclass(frozen=True)
-class RandomSplit:
-    """Test rows drawn at random, the same for one `seed`; for data of a single time.
-
-    Examples
-    --------
-    >>> RandomSplit(0.25).test
-    0.25
-    """
-
-    test: float = 0.25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.test < 1:
-            raise DeclarationError(
-                f"RandomSplit(test={self.test}) is no share", next_step="give a share between 0 and 1, such as 0.25"
-            )
-
-
-@dataclass(frozen=True)
-class TimeSplit:
-    """The last `test` of the spine's time is the test split, `gap` before it belongs to no split.
-
-    `one_snapshot` is used instead where every row has the same time.
-
-    Examples
-    --------
-    >>> TimeSplit(test="30d", gap="7d").gap
-    '7d'
-    """
-
-    test: str
-    gap: str = "0s"
-    one_snapshot: RandomSplit | None = None
-
-    def __post_init__(self) -> None:
-        duration(self.test), duration(self.gap)
 
 
 @dataclass(frozen=True)
@@ -272,7 +233,7 @@ class PredictionService:
         ``"train:model"``, a function that returns an *unfitted* estimator (windrow fits it, on the
         training split only), or a `Notebook`.
     split
-        `TimeSplit` or `RandomSplit`.
+        `TimeSplit`, `RandomSplit`, `StratifiedSplit` or `GroupSplit`.
     baseline
         The feature whose value is the naive prediction; default: the training label's mean.
     gates
@@ -292,7 +253,7 @@ class PredictionService:
     view: FeatureView
     label: Label
     model: Reference | Notebook
-    split: TimeSplit | RandomSplit
+    split: Split
     baseline: str | None
     gates: tuple[Gate, ...]
     online: Online | None
@@ -309,7 +270,7 @@ class PredictionService:
         label: Label,
         *,
         model: str | Callable[[], Any] | Notebook,
-        split: TimeSplit | RandomSplit,
+        split: Split,
         baseline: str | None = None,
         gates: Sequence[Gate] = (),
         online: Online | None = None,
@@ -362,7 +323,7 @@ class PredictionService:
             "sources": {s.name: s.describe() for s in self.sources},
             "label": self.label.describe(),
             "model": self.model.file if isinstance(self.model, Notebook) else str(self.model),
-            "split": {"kind": type(self.split).__name__, **asdict(self.split)},
+            "split": describe_split(self.split),
             "baseline": self.baseline,
             "gates": [asdict(g) for g in self.gates],
             "online": asdict(self.online) if self.online else None,
@@ -406,7 +367,7 @@ def _sources(group: Any) -> list[Source]:
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "view": ((FeatureView,), 'FeatureView("name", spine=..., features=[...])'),
     "label": ((Label,), "Label.value(...) or another way to make a Label"),
-    "split": ((TimeSplit, RandomSplit), 'TimeSplit(test="60d") or RandomSplit(test=0.25)'),
+    "split": ((TimeSplit, RandomSplit, StratifiedSplit, GroupSplit), 'TimeSplit(test="60d") or RandomSplit(test=0.25)'),
     "baseline": ((str, type(None)), 'the name of a feature, such as baseline="demand_7d"'),
     "online": ((Online, type(None)), "Online(p99_ms=20), or leave it out"),
     "batch": ((Batch, type(None)), 'Batch("@daily"), or leave it out'),
@@ -444,6 +405,7 @@ def _check(service: PredictionService) -> None:
             [f.name for f in service.view.spine.spine_fields],
             where=f"the spine of {where}",
         )
+    _check_split(service, where=where)
     label_keys(service)
     if service.online is not None:
         offline = [g.name for g in service.view.groups if not g.online]
@@ -453,6 +415,12 @@ def _check(service: PredictionService) -> None:
                 next_step="set online=True on the group, or leave online= out of the service",
             )
     _check_monitors(service, names, where=where)
+
+
+def _check_split(service: PredictionService, *, where: str) -> None:
+    group, fields = group_of(service.split), [f.name for f in service.view.spine.spine_fields if f.name != EVENT_TIME]
+    if group is not None and group not in fields:
+        raise UnknownNameError("group of the split", group, fields, where=f"the spine of {where}")
 
 
 def _check_monitors(service: PredictionService, features: list[str], *, where: str) -> None:
