@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from windrow.features.sql import sql_group
     from windrow.features.view import FeatureView
     from windrow.models.columns import columns
+    from windrow.models.runs import runs, trials
     from windrow.models.service import (
         Batch,
         Drift,
@@ -51,6 +52,7 @@ _HOMES = {
     "windrow.features.sql": ("sql_group",),
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
+    "windrow.models.runs": ("runs", "trials"),
     "windrow.models.service": (
         "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "Stream",
     ),
@@ -65,7 +67,7 @@ __all__ = [
     "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView",
     "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService",
     "RandomSplit", "Settings", "Source", "Status", "StratifiedSplit", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns",
-    "external_group", "feature_group", "history", "latest", "on_demand", "sql_group",
+    "external_group", "feature_group", "history", "latest", "on_demand", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ EXPORTED = [
     "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
     "GroupSplit", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Source",
     "Status", "StratifiedSplit", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
-    "history", "latest", "on_demand", "sql_group",
+    "history", "latest", "on_demand", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from windrow.features.view import FeatureView
 from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
 from windrow.models.keys import label_keys
+from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
 from windrow.schema import EVENT_TIME, check_name, fingerprint
 
@@ -213,6 +214,9 @@ class Notebook:
 
     file: str
 
+    def __str__(self) -> str:
+        return self.file
+
     @property
     def stem(self) -> str:
         """File name without ending."""
@@ -230,8 +234,12 @@ class PredictionService:
     view, label
         What is known, and what is asked.
     model
-        ``"train:model"``, a function that returns an *unfitted* estimator (windrow fits it, on the
-        training split only), or a `Notebook`.
+        ``"train:model"``, a function that returns an *unfitted* estimator or search (windrow fits it, on
+        the training split only), or a `Notebook`.
+    train
+        Instead of `model`: ``"train:fit"``, a function ``fit(train)`` or ``fit(train, validation)`` that
+        is given these splits and nothing else, each with ``.X``, ``.y`` and ``.rows``, and returns a
+        *fitted* estimator.
     split
         `TimeSplit`, `RandomSplit`, `StratifiedSplit` or `GroupSplit`.
     baseline
@@ -242,6 +250,9 @@ class PredictionService:
         How it is served; leave out what is not wanted.
     monitors
         What is watched.
+    resources
+        What training needs: ``cpu``, ``gpu``, ``memory`` and ``queue``, such as
+        ``{"gpu": 1, "memory": "8Gi"}``; passed on to Dagster's launchers as tags.
 
     Raises
     ------
@@ -252,7 +263,8 @@ class PredictionService:
     name: str
     view: FeatureView
     label: Label
-    model: Reference | Notebook
+    model: Reference | Notebook | None
+    train: Reference | None
     split: Split
     baseline: str | None
     gates: tuple[Gate, ...]
@@ -260,6 +272,7 @@ class PredictionService:
     batch: Batch | None
     stream: Stream | None
     monitors: tuple[Drift, ...]
+    resources: Mapping[str, int | float | str]
     owner: str | None
     description: str
 
@@ -269,19 +282,28 @@ class PredictionService:
         view: FeatureView,
         label: Label,
         *,
-        model: str | Callable[[], Any] | Notebook,
         split: Split,
+        model: str | Callable[[], Any] | Notebook | None = None,
+        train: str | Callable[..., Any] | None = None,
         baseline: str | None = None,
         gates: Sequence[Gate] = (),
         online: Online | None = None,
         batch: Batch | None = None,
         stream: Stream | None = None,
         monitors: Sequence[Drift] = (),
+        resources: Mapping[str, int | float | str] | None = None,
         owner: str | None = None,
         description: str = "",
     ) -> None:
-        trainer = model if isinstance(model, Notebook) else Reference.to(model, declaring_package())
-        values = {"name": check_name("service", name), "view": view, "label": label, "model": trainer, "split": split}
+        values: dict[str, Any] = {"name": check_name("service", name), "view": view, "label": label, "split": split}
+        if (model is None) == (train is None):
+            raise DeclarationError(
+                f"service {name!r} has {'no trainer' if model is None else 'both model= and train='}",
+                next_step='write model="train:model" (an unfitted estimator), or train="train:fit" (data in, fitted out)',
+            )
+        package = declaring_package()
+        values["model"] = model if isinstance(model, Notebook | None) else Reference.to(model, package)
+        values["train"] = None if train is None else Reference.to(train, package)
         _check_kinds(
             f"service {name!r}",
             {**values, "baseline": baseline, "gates": gates, "online": online, "batch": batch, "stream": stream,
@@ -289,9 +311,17 @@ class PredictionService:
         )  # fmt: skip
         values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch, "stream": stream}
         values |= {"monitors": tuple(monitors), "owner": owner, "description": description}
+        values["resources"] = check_resources(resources or {}, where=f"service {name!r}")
         for key, value in values.items():
             object.__setattr__(self, key, value)
         _check(self)
+
+    @property
+    def trainer(self) -> Reference | Notebook:
+        """What makes its model: `model`, or `train`."""
+        found = self.model or self.train
+        assert found is not None  # one of both is given
+        return found
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -322,7 +352,7 @@ class PredictionService:
             "groups": groups,
             "sources": {s.name: s.describe() for s in self.sources},
             "label": self.label.describe(),
-            "model": self.model.file if isinstance(self.model, Notebook) else str(self.model),
+            "model": str(self.trainer),
             "split": describe_split(self.split),
             "baseline": self.baseline,
             "gates": [asdict(g) for g in self.gates],
@@ -344,7 +374,7 @@ class PredictionService:
 
     def trainer_path(self, notebooks: Path) -> Path:
         """Return the file that trains the model; notebooks are found in the folder `notebooks`."""
-        return notebooks / self.model.file if isinstance(self.model, Notebook) else self.model.source_path()
+        return notebooks / self.trainer.file if isinstance(self.trainer, Notebook) else self.trainer.source_path()
 
     def check_trainer(self, notebooks: Path) -> None:
         """Raise if the trainer is missing or asks for a column that the view does not have."""
