@@ -23,16 +23,9 @@ if TYPE_CHECKING:
     from windrow.features.view import FeatureView
     from windrow.models.columns import columns
     from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, Latency, Slices, Waiver
-    from windrow.models.service import (
-        Batch,
-        Drift,
-        Notebook,
-        Online,
-        PredictionService,
-        RandomSplit,
-        Stream,
-        TimeSplit,
-    )
+    from windrow.models.runs import runs, trials
+    from windrow.models.service import Batch, Drift, Notebook, Online, PredictionService, Stream
+    from windrow.models.split import GroupSplit, RandomSplit, StratifiedSplit, TimeSplit
     from windrow.retrieval import history, latest
     from windrow.schema import Entity, Field, Status
     from windrow.settings import Settings
@@ -53,10 +46,9 @@ _HOMES = {
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
     "windrow.models.gate": ("BetterThanGolden", "Calibration", "Fairness", "Gate", "Latency", "Slices", "Waiver"),
-    "windrow.models.service": (
-        "Batch", "Drift", "Notebook", "Online", "PredictionService", "RandomSplit", "Stream",
-        "TimeSplit",
-    ),
+    "windrow.models.runs": ("runs", "trials"),
+    "windrow.models.service": ("Batch", "Drift", "Notebook", "Online", "PredictionService", "Stream"),
+    "windrow.models.split": ("GroupSplit", "RandomSplit", "StratifiedSplit", "TimeSplit"),
     "windrow.retrieval": ("history", "latest"),
     "windrow.schema": ("Entity", "Field", "Status"),
     "windrow.settings": ("Settings",),
@@ -65,10 +57,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
-    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "IbisTable", "Label", "Latency", "Notebook", "Online",
-    "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source", "Status", "Stream",
-    "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
-    "history", "latest", "on_demand", "sql_group",
+    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
+    "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
+    "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",
+    "external_group", "feature_group", "history", "latest", "on_demand", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

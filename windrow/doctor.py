@@ -210,8 +210,8 @@ def _named(patient: _Patient) -> Iterator[Reference]:
     from windrow.models.service import Notebook
 
     for service in patient.services.values():
-        if not isinstance(service.model, Notebook):
-            yield service.model
+        if not isinstance(service.trainer, Notebook):
+            yield service.trainer
         yield from (source.simulator for source in service.sources if source.simulator is not None)
     yield from (group.checks for group in groups(patient.services.values()) if group.checks is not None)
 

@@ -140,7 +140,7 @@ def service_card(service: PredictionService) -> str:
     facts = {
         "predicts": f"{'a class' if label.binary else 'a number'} from {label.source.key}, known after {spoken(label.matures_after)}",
         "spine": service.view.spine.name,
-        "model": getattr(service.model, "file", None) or str(service.model),
+        "model": str(service.trainer),
         "online": _online(service),
         "batch": f"{service.batch.schedule} to {', '.join(service.batch.sinks)}" if service.batch else "no",
         **({"stream": f"each row once, to stream/{service.name}"} if service.stream else {}),

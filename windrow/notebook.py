@@ -6,7 +6,7 @@ goes back to the asset over Dagster Pipes.
     from windrow.notebook import load, report, save
 
     load("features/card_spend_v1")      a stored table: .table (Ibis), .to_pandas()
-    load("fraud/training_dataset")      .train and .test, each with .X, .y and .rows
+    load("fraud/training_dataset")      .train, .validation and .test, each with .X, .y and .rows
     report(auc=0.83)                    shown as metadata of the asset
     history(view, start, end)           one row per change of any feature, latest(view): one per entity
     save(model)                         hands a fitted model to windrow, which makes the release
@@ -103,6 +103,11 @@ class TrainingData:
     def train(self) -> Split:
         """The rows to learn from: ``.X`` (DataFrame), ``.y`` (array of shape (n,)), ``.rows`` (Arrow)."""
         return self._split("train")
+
+    @cached_property
+    def validation(self) -> Split:
+        """The rows to tune on, in the same form; none unless the service's split declares them."""
+        return self._split("validation")
 
     @cached_property
     def test(self) -> Split:

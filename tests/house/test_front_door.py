@@ -9,10 +9,10 @@ import windrow
 
 EXPORTED = [
     "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
-    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "IbisTable", "Label", "Latency", "Notebook", "Online",
-    "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source", "Status", "Stream",
-    "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
-    "history", "latest", "on_demand", "sql_group",
+    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
+    "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
+    "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",
+    "external_group", "feature_group", "history", "latest", "on_demand", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

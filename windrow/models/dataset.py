@@ -21,9 +21,11 @@ from windrow.features.arrow import to_numpy, to_pandas
 from windrow.features.contract import Contract, Frame, canonical
 from windrow.models.content import content_hash
 from windrow.models.labels import IMMATURE, KNOWN, LABEL, STATE, UNKNOWN, label_rows
-from windrow.models.service import PredictionService, RandomSplit, TimeSplit
+from windrow.models.service import PredictionService
 from windrow.models.spine import spine_rows
-from windrow.models.splits import GAP, TEST, TRAIN, assign
+from windrow.models.split import RandomSplit, TimeSplit
+from windrow.models.split import Split as DeclaredSplit
+from windrow.models.splits import GAP, SPLITS, assign
 from windrow.schema import EVENT_TIME, Status, fingerprint
 
 if TYPE_CHECKING:
@@ -190,7 +192,7 @@ def load_split(dataset: TrainingDataset, contract: Contract, split: str) -> Spli
     contract
         Of the view, or of the release that was trained on it.
     split
-        ``train`` or ``test``.
+        ``train``, ``validation`` (empty unless one is declared) or ``test``.
 
     Raises
     ------
@@ -277,7 +279,7 @@ def _finished(
     digest = content_hash(made)
     contract = service.view.contract
     id = fingerprint([service.name, digest, contract.fingerprint, service.label.fingerprint, kind])
-    counts = {name: int((parts == name).sum()) for name in (TRAIN, TEST)}
+    counts = {name: int(n) for name in SPLITS if (n := (parts == name).sum())}
     gap = int((parts == GAP).sum())
     dataset = TrainingDataset(
         id=id, service=service.name, rows=made.num_rows, features=list(contract.feature_names),
@@ -289,13 +291,12 @@ def _finished(
     return dataset
 
 
-def split_rows(
-    service: PredictionService, rows: pa.Table, kind: str
-) -> tuple[pa.Table, NDArray[Any], TimeSplit | RandomSplit]:
+def split_rows(service: PredictionService, rows: pa.Table, kind: str) -> tuple[pa.Table, NDArray[Any], DeclaredSplit]:
     """Return the dataset that `rows` make, with its column of splits; the part of each row; and how they were split."""
     names = _columns(service, rows, kind)
     split = _split_of(service, rows, kind)
-    parts = assign(split, rows[EVENT_TIME].cast("int64").to_numpy(), rows.select(names.identity))
+    times, labels = rows[EVENT_TIME].cast("int64").to_numpy(), to_numpy(rows[LABEL], "float64")
+    parts = assign(split, times, rows.select(names.identity), labels=labels)
     return _parted(rows.select(names.all), parts), parts, split
 
 
@@ -312,14 +313,15 @@ def _columns(service: PredictionService, rows: pa.Table, kind: str) -> _Columns:
     return _Columns(identity, list(dict.fromkeys([*identity, EVENT_TIME, *features, LABEL])))
 
 
-def _split_of(service: PredictionService, rows: pa.Table, kind: str) -> TimeSplit | RandomSplit:
+def _split_of(service: PredictionService, rows: pa.Table, kind: str) -> DeclaredSplit:
     """Return the declared split; a log that is younger than its test time is split at random."""
     split = service.split
-    if kind == "view" or isinstance(split, RandomSplit):
+    if kind == "view" or not isinstance(split, TimeSplit):
         return split
     times = rows[EVENT_TIME].cast("int64").to_numpy()
-    long = times.max() - times.min() > duration(split.test) + duration(split.gap)
-    return split if long else split.one_snapshot or RandomSplit(0.25)
+    validation = duration(split.validation) + duration(split.gap) if split.validation else 0
+    long = times.max() - times.min() > duration(split.test) + duration(split.gap) + validation
+    return split if long else split.one_snapshot or RandomSplit(0.25, validation=0.2 if validation else 0.0)
 
 
 def _parted(rows: pa.Table, parts: NDArray[Any]) -> pa.Table:

@@ -20,50 +20,12 @@ from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
 from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_declared
 from windrow.models.keys import label_keys
-from windrow.schema import check_name, fingerprint
+from windrow.models.resources import check_resources
+from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
+from windrow.schema import EVENT_TIME, check_name, fingerprint
 
 SINKS = ("delta", "duckdb")
 _CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
-
-
-@dataclass(frozen=True)
-class RandomSplit:
-    """Test rows drawn at random, the same for one `seed`; for data of a single time.
-
-    Examples
-    --------
-    >>> RandomSplit(0.25).test
-    0.25
-    """
-
-    test: float = 0.25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.test < 1:
-            raise DeclarationError(
-                f"RandomSplit(test={self.test}) is no share", next_step="give a share between 0 and 1, such as 0.25"
-            )
-
-
-@dataclass(frozen=True)
-class TimeSplit:
-    """The last `test` of the spine's time is the test split, `gap` before it belongs to no split.
-
-    `one_snapshot` is used instead where every row has the same time.
-
-    Examples
-    --------
-    >>> TimeSplit(test="30d", gap="7d").gap
-    '7d'
-    """
-
-    test: str
-    gap: str = "0s"
-    one_snapshot: RandomSplit | None = None
-
-    def __post_init__(self) -> None:
-        duration(self.test), duration(self.gap)
 
 
 @dataclass(frozen=True)
@@ -217,6 +179,9 @@ class Notebook:
 
     file: str
 
+    def __str__(self) -> str:
+        return self.file
+
     @property
     def stem(self) -> str:
         """File name without ending."""
@@ -234,10 +199,14 @@ class PredictionService:
     view, label
         What is known, and what is asked.
     model
-        ``"train:model"``, a function that returns an *unfitted* estimator (windrow fits it, on the
-        training split only), or a `Notebook`.
+        ``"train:model"``, a function that returns an *unfitted* estimator or search (windrow fits it, on
+        the training split only), or a `Notebook`.
+    train
+        Instead of `model`: ``"train:fit"``, a function ``fit(train)`` or ``fit(train, validation)`` that
+        is given these splits and nothing else, each with ``.X``, ``.y`` and ``.rows``, and returns a
+        *fitted* estimator.
     split
-        `TimeSplit` or `RandomSplit`.
+        `TimeSplit`, `RandomSplit`, `StratifiedSplit` or `GroupSplit`.
     baseline
         The feature whose value is the naive prediction; default: the training label's mean.
     gates
@@ -246,6 +215,9 @@ class PredictionService:
         How it is served; leave out what is not wanted.
     monitors
         What is watched.
+    resources
+        What training needs: ``cpu``, ``gpu``, ``memory`` and ``queue``, such as
+        ``{"gpu": 1, "memory": "8Gi"}``; passed on to Dagster's launchers as tags.
 
     Raises
     ------
@@ -256,14 +228,16 @@ class PredictionService:
     name: str
     view: FeatureView
     label: Label
-    model: Reference | Notebook
-    split: TimeSplit | RandomSplit
+    model: Reference | Notebook | None
+    train: Reference | None
+    split: Split
     baseline: str | None
     gates: tuple[AnyGate, ...]
     online: Online | None
     batch: Batch | None
     stream: Stream | None
     monitors: tuple[Drift, ...]
+    resources: Mapping[str, int | float | str]
     owner: str | None
     description: str
 
@@ -273,19 +247,28 @@ class PredictionService:
         view: FeatureView,
         label: Label,
         *,
-        model: str | Callable[[], Any] | Notebook,
-        split: TimeSplit | RandomSplit,
+        split: Split,
+        model: str | Callable[[], Any] | Notebook | None = None,
+        train: str | Callable[..., Any] | None = None,
         baseline: str | None = None,
         gates: Sequence[AnyGate] = (),
         online: Online | None = None,
         batch: Batch | None = None,
         stream: Stream | None = None,
         monitors: Sequence[Drift] = (),
+        resources: Mapping[str, int | float | str] | None = None,
         owner: str | None = None,
         description: str = "",
     ) -> None:
-        trainer = model if isinstance(model, Notebook) else Reference.to(model, declaring_package())
-        values = {"name": check_name("service", name), "view": view, "label": label, "model": trainer, "split": split}
+        values: dict[str, Any] = {"name": check_name("service", name), "view": view, "label": label, "split": split}
+        if (model is None) == (train is None):
+            raise DeclarationError(
+                f"service {name!r} has {'no trainer' if model is None else 'both model= and train='}",
+                next_step='write model="train:model" (an unfitted estimator), or train="train:fit" (data in, fitted out)',
+            )
+        package = declaring_package()
+        values["model"] = model if isinstance(model, Notebook | None) else Reference.to(model, package)
+        values["train"] = None if train is None else Reference.to(train, package)
         _check_kinds(
             f"service {name!r}",
             {**values, "baseline": baseline, "gates": gates, "online": online, "batch": batch, "stream": stream,
@@ -293,9 +276,17 @@ class PredictionService:
         )  # fmt: skip
         values |= {"baseline": baseline, "gates": tuple(gates), "online": online, "batch": batch, "stream": stream}
         values |= {"monitors": tuple(monitors), "owner": owner, "description": description}
+        values["resources"] = check_resources(resources or {}, where=f"service {name!r}")
         for key, value in values.items():
             object.__setattr__(self, key, value)
         _check(self)
+
+    @property
+    def trainer(self) -> Reference | Notebook:
+        """What makes its model: `model`, or `train`."""
+        found = self.model or self.train
+        assert found is not None  # one of both is given
+        return found
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -326,8 +317,8 @@ class PredictionService:
             "groups": groups,
             "sources": {s.name: s.describe() for s in self.sources},
             "label": self.label.describe(),
-            "model": self.model.file if isinstance(self.model, Notebook) else str(self.model),
-            "split": {"kind": type(self.split).__name__, **asdict(self.split)},
+            "model": str(self.trainer),
+            "split": describe_split(self.split),
             "baseline": self.baseline,
             "gates": [{"kind": type(g).__name__, **asdict(g)} for g in self.gates],
             "online": asdict(self.online) if self.online else None,
@@ -348,7 +339,7 @@ class PredictionService:
 
     def trainer_path(self, notebooks: Path) -> Path:
         """Return the file that trains the model; notebooks are found in the folder `notebooks`."""
-        return notebooks / self.model.file if isinstance(self.model, Notebook) else self.model.source_path()
+        return notebooks / self.trainer.file if isinstance(self.trainer, Notebook) else self.trainer.source_path()
 
     def check_trainer(self, notebooks: Path) -> None:
         """Raise if the trainer is missing or asks for a column that the view does not have."""
@@ -371,7 +362,7 @@ def _sources(group: Any) -> list[Source]:
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "view": ((FeatureView,), 'FeatureView("name", spine=..., features=[...])'),
     "label": ((Label,), "Label.value(...) or another way to make a Label"),
-    "split": ((TimeSplit, RandomSplit), 'TimeSplit(test="60d") or RandomSplit(test=0.25)'),
+    "split": ((TimeSplit, RandomSplit, StratifiedSplit, GroupSplit), 'TimeSplit(test="60d") or RandomSplit(test=0.25)'),
     "baseline": ((str, type(None)), 'the name of a feature, such as baseline="demand_7d"'),
     "online": ((Online, type(None)), "Online(p99_ms=20), or leave it out"),
     "batch": ((Batch, type(None)), 'Batch("@daily"), or leave it out'),
@@ -399,6 +390,7 @@ def _check(service: PredictionService) -> None:
     check_declared(service.gates, where, metrics=service.metrics, columns=columns, online=online)
     if service.label.on and service.label.on not in spine:
         raise UnknownNameError("label key", service.label.on, spine, where=f"the spine of {where}")
+    _check_split(service, where=where)
     label_keys(service)
     if service.online is not None:
         offline = [g.name for g in service.view.groups if not g.online]
@@ -408,6 +400,12 @@ def _check(service: PredictionService) -> None:
                 next_step="set online=True on the group, or leave online= out of the service",
             )
     _check_monitors(service, names, where=where)
+
+
+def _check_split(service: PredictionService, *, where: str) -> None:
+    group, fields = group_of(service.split), [f.name for f in service.view.spine.spine_fields if f.name != EVENT_TIME]
+    if group is not None and group not in fields:
+        raise UnknownNameError("group of the split", group, fields, where=f"the spine of {where}")
 
 
 def _check_monitors(service: PredictionService, features: list[str], *, where: str) -> None:

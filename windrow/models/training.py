@@ -12,23 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import from_micros
-from windrow.errors import ModelError, WindrowError, listed
+from windrow.errors import ModelError
 from windrow.features.contract import numbers
 from windrow.models.bundle import Bundle, open_bundle
 from windrow.models.candidate import Candidate
-from windrow.models.compile import compile_estimator, task_of
+from windrow.models.compile import compile_estimator
+from windrow.models.curves import curves_of, learning_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
+from windrow.models.fitting import Fitted, chosen, fit, task_for
 from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import seen_rows
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
-from windrow.models.release import DatasetRef, GateResult, Release, Task, sha256
+from windrow.models.release import DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import SklearnModel, few_threads
-from windrow.models.service import Notebook, PredictionService
-from windrow.models.splits import TEST, TRAIN
-from windrow.models.tracking import parameters_of, record_run
+from windrow.models.search import Say
+from windrow.models.service import PredictionService
+from windrow.models.splits import TEST, TRAIN, VALIDATION
+from windrow.models.tracking import code_of, parameters_of, record_run, run_of
 
 if TYPE_CHECKING:
     from windrow.models.compile import Compiled
@@ -45,6 +48,8 @@ def train(
     metadata: Metadata,
     estimator: Any = None,
     at: int | None = None,
+    code: str | None = None,
+    say: Say | None = None,
 ) -> Release:
     """Make a release from a dataset, and make it live if every gate is cleared.
 
@@ -59,6 +64,10 @@ def train(
         returns, fitted here.
     at
         UTC microseconds of the deployment (default: the wall clock's).
+    code
+        Fingerprint of what trained `estimator`; default: of the service's trainer.
+    say
+        Is told how far a search of hyper-parameters is; default: a bar on a terminal.
 
     Returns
     -------
@@ -72,107 +81,27 @@ def train(
     """
     begin = time.perf_counter()
     _check_view(service, dataset)
-    fitted = fit(service, dataset) if estimator is None else checked(estimator, service)
-    judged = evaluate(service, dataset, fitted)
+    fitted = fit(service, dataset, say=say) if estimator is None else chosen(estimator, service)
+    judged = evaluate(service, dataset, fitted.estimator)
     contract, held_out = service.view.contract, load_split(dataset, service.view.contract, TEST)
-    compiled = compile_estimator(fitted, contract, held_out.frame)
+    compiled = compile_estimator(fitted.estimator, contract, held_out.frame)
     files = pack(compiled, contract, held_out.frame)
-    parameters = parameters_of(fitted)
     release = _release(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
-    release = msgspec.structs.replace(release, evidence={"estimator": type(fitted).__name__, "parameters": parameters})
+    facts = _run_facts(service, dataset, fitted, code=code)
+    shown = ("estimator", "parameters", "code", "train", "validation", "validation_baseline")
+    release = msgspec.structs.replace(release, evidence={name: facts[name] for name in shown})
     release = _judged(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
     registry.register(release, files)
-    record_run(metadata, release, parameters=parameters, seconds=time.perf_counter() - begin)
+    record_run(metadata, run_of(release, seconds=time.perf_counter() - begin, **facts))
     if release.passed:
         registry.promote(service.name, release.id, reason=_reason(release), at=at)
     return release
 
 
-def fit(service: PredictionService, dataset: TrainingDataset) -> Any:
-    """Return the service's estimator, fitted on the training split and on nothing else.
-
-    Raises
-    ------
-    ModelError
-        If the trainer returns no unfitted estimator, or the estimator cannot be fitted on the view's columns.
-    """
-    estimator = unfitted(service)
-    learn = load_split(dataset, service.view.contract, TRAIN)
-    _check_classes(service, learn.y)
-    try:
-        with few_threads():
-            estimator.fit(learn.X, learn.y)
-    except WindrowError:
-        raise
-    except Exception as error:
-        # The estimator is the project's own code and may raise anything; the cause is kept.
-        raise ModelError(
-            f"the estimator of service {service.name!r} cannot be fitted: {type(error).__name__}: {_short(error)}",
-            exists=f"The view's columns are {listed(service.view.contract.feature_names, shown=40)}",
-            next_step=f"change {_trainer(service)}; X is a DataFrame with these columns, float32 for numbers and text as objects",
-        ) from error
-    return checked(estimator, service)
-
-
-def unfitted(service: PredictionService) -> Any:
-    """Return what the service's trainer makes, if it is an unfitted estimator of the right kind."""
-    if isinstance(service.model, Notebook):
-        raise ModelError(
-            f"service {service.name!r} is trained by the notebook {service.model.file!r}",
-            next_step=f"run it: windrow run {service.name}, or give its fitted model as estimator=",
-        )
-    made = service.model.call(f"the trainer of service {service.name!r}")
-    if isinstance(made, type):
-        raise ModelError(
-            f"{service.model} returned the class {made.__name__!r}, not an estimator",
-            next_step=f"return {made.__name__}(...)",
-        )
-    if not all(hasattr(made, name) for name in ("fit", "predict", "get_params")):
-        raise ModelError(
-            f"{service.model} returned {'None' if made is None else type(made).__name__}, which is no estimator",
-            next_step="return an unfitted scikit-learn estimator or pipeline",
-        )
-    if _is_fitted(made):
-        raise ModelError(
-            f"{service.model} returned a {type(made).__name__} that is fitted already",
-            next_step="return it unfitted: windrow fits it, on the training split only",
-        )
-    _check_task(service, made)
-    return made
-
-
-def checked(estimator: Any, service: PredictionService) -> Any:
-    """Return a fitted estimator if it can answer for the service.
-
-    Raises
-    ------
-    ModelError
-        If it is not fitted, of the wrong kind, gives no probability, or was fitted on other columns.
-    """
-    if estimator is None or not hasattr(estimator, "predict"):
-        raise ModelError(
-            f"service {service.name!r} was given {type(estimator).__name__}, which is no estimator",
-            next_step="give a fitted scikit-learn estimator or pipeline",
-        )
-    if not _is_fitted(estimator):
-        raise ModelError(
-            f"the {type(estimator).__name__} given to service {service.name!r} is not fitted",
-            next_step="call fit(train.X, train.y) first",
-        )
-    _check_task(service, estimator)
-    _check_columns(service, estimator)
-    if service.label.binary and list(estimator.classes_) != [0, 1]:
-        raise ModelError(
-            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not 0 and 1",
-            next_step="fit it on the labels as they are in the training split (0.0 and 1.0)",
-        )
-    return estimator
-
-
-def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: Any) -> Metrics:
-    """Return the metrics of a fitted estimator and of the baseline, on the test split.
+def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: Any, *, split: str = TEST) -> Metrics:
+    """Return the metrics of a fitted estimator and of the baseline, on the test split or another.
 
     Returns
     -------
@@ -181,21 +110,43 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
         it is measured on the others, and ``baseline`` has the estimator's metrics on these rows as
         ``model_<metric>`` (and ``rows``), so that both are compared on the same ones.
     """
-    contract = service.view.contract
-    learn, test = load_split(dataset, contract, TRAIN), load_split(dataset, contract, TEST)
-    with few_threads():
-        answers = SklearnModel(estimator, task=_task(service)).predict(test.frame)
-    naive = baseline_of(service, learn, test)
+    contract, task = service.view.contract, task_for(service)
+    learn, judged = load_split(dataset, contract, TRAIN), load_split(dataset, contract, split)
+    answers, naive = _answers(service, estimator, judged), baseline_of(service, learn, judged)
     has = ~np.isnan(naive)
-    baseline = metrics_of(_task(service), test.y[has], naive[has])
+    baseline = metrics_of(task, judged.y[has], naive[has])
     if not has.all():
-        on_these = metrics_of(_task(service), test.y[has], answers[has])
+        on_these = metrics_of(task, judged.y[has], answers[has])
         baseline |= {f"model_{name}": value for name, value in on_these.items()} | {"rows": float(has.sum())}
-    return {"metrics": metrics_of(_task(service), test.y, answers), "baseline": baseline}
+    return {"metrics": metrics_of(task, judged.y, answers), "baseline": baseline}
+
+
+def _answers(service: PredictionService, estimator: Any, rows: Split) -> NDArray[np.float64]:
+    with few_threads():
+        return SklearnModel(estimator, task=task_for(service)).predict(rows.frame)
+
+
+def _run_facts(
+    service: PredictionService, dataset: TrainingDataset, fitted: Fitted, *, code: str | None
+) -> dict[str, Any]:
+    """Return what the tracking table keeps of a run, besides what its release says."""
+    estimator, test = fitted.estimator, load_split(dataset, service.view.contract, TEST)
+    nothing: Metrics = {"metrics": {}, "baseline": {}}
+    tuned = evaluate(service, dataset, estimator, split=VALIDATION) if VALIDATION in dataset.splits else nothing
+    return {
+        "estimator": type(estimator).__name__,
+        "parameters": parameters_of(estimator),
+        "code": code or code_of(service),
+        "train": evaluate(service, dataset, estimator, split=TRAIN)["metrics"],
+        "validation": tuned["metrics"],
+        "validation_baseline": tuned["baseline"],
+        "curves": curves_of(task_for(service), test.y, _answers(service, estimator, test)) | learning_of(estimator),
+        "trials": fitted.trials,
+    }
 
 
 def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArray[np.float64]:
-    """Return the naive prediction for each test row: the baseline feature, or the training label's mean."""
+    """Return the naive prediction for each row that is judged: the baseline feature, or the training label's mean."""
     if service.baseline is None:
         return np.full(len(test.y), float(learn.y.mean()))
     return numbers(test.frame[service.baseline])
@@ -252,61 +203,6 @@ def _check_view(service: PredictionService, dataset: TrainingDataset) -> None:
         )
 
 
-def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> None:
-    if service.label.binary and len(np.unique(labels)) < 2:
-        raise ModelError(
-            f"every row of the training split of service {service.name!r} has the label {labels[0]:g}",
-            next_step="look at the label's source and matures_after, or at the split",
-        )
-
-
-def _check_task(service: PredictionService, estimator: Any) -> None:
-    wanted, kind = _task(service), type(estimator).__name__
-    if task_of(estimator) != wanted:
-        needed = (
-            "classes (0 and 1), so it needs a classifier"
-            if service.label.binary
-            else "numbers, so it needs a regressor"
-        )
-        raise ModelError(
-            f"{kind} is made for {task_of(estimator)}, but the label of service {service.name!r} is {needed}",
-            next_step=f"change {_trainer(service)}",
-        )
-    if service.label.binary and not hasattr(estimator, "predict_proba"):
-        raise ModelError(f"{kind} gives no probability", next_step="wrap it: CalibratedClassifierCV(model)")
-
-
-def _check_columns(service: PredictionService, estimator: Any) -> None:
-    names, expected = getattr(estimator, "feature_names_in_", None), list(service.view.contract.feature_names)
-    if names is None and getattr(estimator, "n_features_in_", len(expected)) == len(expected):
-        return
-    if names is None or list(names) != expected:
-        raise ModelError(
-            f"the estimator of service {service.name!r} was fitted on other columns than its view has",
-            exists=f"The view's columns are {listed(expected, shown=40)}",
-            next_step="fit it on train.X as it is, all columns in their order; choose columns inside the pipeline",
-        )
-
-
-def _is_fitted(estimator: Any) -> bool:
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(estimator)
-    except (NotFittedError, TypeError):
-        return False
-    return True
-
-
-def _task(service: PredictionService) -> Task:
-    return "classification" if service.label.binary else "regression"
-
-
-def _trainer(service: PredictionService) -> str:
-    return service.model.file if isinstance(service.model, Notebook) else str(service.model)
-
-
 def _reason(release: Release) -> str:
     told = [_told(gate) for gate in release.gates if gate.name not in (PARITY, GOLDEN_PAIRS)]
     return f"all gates cleared: {', '.join(told)}" if told else "trained; the service declares no gate"
@@ -316,7 +212,3 @@ def _told(gate: GateResult) -> str:
     if gate.passed or gate.waived is None:
         return gate.why
     return f"{gate.why}, WAIVED until {from_micros(gate.waived.until).isoformat()} ({gate.waived.reason})"
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -88,10 +88,12 @@ def counts(values: Mapping[str, int]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(["| | rows |", "|---|---:|", *lines]))
 
 
-def comparison(metrics: Mapping[str, float], baseline: Mapping[str, float]) -> dg.MarkdownMetadataValue:
-    """Return the model's metrics beside the baseline's."""
-    lines = [f"| {_cell(n)} | {v:.5g} | {_number(baseline.get(n))} |" for n, v in metrics.items()]
-    return dg.MetadataValue.md("\n".join(["| metric | model | baseline |", "|---|---:|---:|", *lines]))
+def comparison(metrics: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> dg.MarkdownMetadataValue:
+    """Return the model's metrics beside others, such as the baseline's, a column each."""
+    head = ["metric", "model", *(_cell(words) for words in others)]
+    rows = [[_cell(n), f"{v:.5g}", *(_number(of.get(n)) for of in others.values())] for n, v in metrics.items()]
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+    return dg.MetadataValue.md("\n".join(lines))
 
 
 def failure(error: WindrowError, metadata: Mapping[str, Any] | None = None) -> dg.Failure:

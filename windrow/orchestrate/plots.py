@@ -37,23 +37,9 @@ def picture(
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})")
 
 
-def roc(predicted: NDArray[np.float64], actual: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return false and true positive rates, one point per distinct score, from (0, 0) to (1, 1).
-
-    Examples
-    --------
-    >>> fpr, tpr = roc(np.array([0.9, 0.1]), np.array([1.0, 0.0]))
-    >>> fpr.tolist(), tpr.tolist()
-    ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
-    """
-    order = np.argsort(-predicted, kind="stable")
-    score, hit = predicted[order], actual[order] > 0
-    last = np.r_[np.diff(score) != 0, True]  # rows of one score fall together
-    true, false = np.cumsum(hit)[last], np.cumsum(~hit)[last]
-    return np.r_[0.0, false / max(false[-1], 1)], np.r_[0.0, true / max(true[-1], 1)]
-
-
 def _roc(axes: Any, predicted: NDArray[np.float64], actual: NDArray[np.float64]) -> None:
+    from windrow.models.curves import roc
+
     axes.plot(*roc(predicted, actual), color="tab:orange")
     axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
     axes.set(title="ROC on the test split", xlabel="false positive rate", ylabel="true positive rate")

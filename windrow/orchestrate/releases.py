@@ -1,7 +1,8 @@
 """Training datasets and releases as the assets need them: the newest, the live one, and a new one."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import msgspec
@@ -13,6 +14,8 @@ from windrow.orchestrate.factories import Events
 from windrow.orchestrate.facts import Metadata, comparison
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
+
+Say = Callable[[str], None]
 
 if TYPE_CHECKING:
     from windrow.models.bundle import Bundle
@@ -77,22 +80,32 @@ def saved_estimator(path: Path, service: PredictionService) -> Any:
     return estimator
 
 
+class Made(NamedTuple):
+    """What a notebook made: a fitted estimator, the fingerprint of the code that did, and what it reported."""
+
+    estimator: Any = None
+    code: str | None = None
+    facts: Metadata = {}  # noqa: RUF012 - read only
+
+
 def make_release(
     service: PredictionService,
     dataset: "TrainingDataset",
     stores: Stores,
     *,
-    estimator: Any = None,
-    extra: Metadata | None = None,
+    made: Made = Made(),  # noqa: B008 - immutable
+    say: Say | None = None,
 ) -> Events:
-    """Train (or take `estimator`), compile, prove, judge and register; yield the gates' checks and the release.
+    """Train (or take what a notebook `made`), compile, prove, judge and register; yield the gates' checks and the release.
 
     A candidate that fails a gate is kept in the registry with its figures, is not deployed, and leaves
     no materialisation.
     """
     from windrow.models.training import train
 
-    release = train(service, dataset, registry=registry(stores), metadata=stores.metadata, estimator=estimator)
+    release = train(
+        service, dataset, registry=registry(stores), metadata=stores.metadata, estimator=made.estimator, code=made.code, say=say
+    )  # fmt: skip
     yield from gate_results(service, release.gates, at=release.created_at)
     if not release.passed:
         failed = "; ".join(gate.why for gate in release.failed(release.created_at))
@@ -101,7 +114,7 @@ def make_release(
             exists=f"Live is {stores.metadata.live(service.name) or 'none'}",
             next_step="improve features or model and train again, or change the gate",
         )
-    facts = {**_release_facts(release), **_picture(service, dataset, release, stores), **(extra or {})}
+    facts = {**_release_facts(release), **_picture(service, dataset, release, stores), **made.facts}
     yield dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(_content(release)))
 
 
@@ -114,11 +127,24 @@ def _content(release: "Release") -> str:
 def _release_facts(release: "Release") -> Metadata:
     numbers = {n: v for n, v in release.metrics.items() if isinstance(v, int | float)}
     shown = {name: dg.MetadataValue.float(float(value)) for name, value in numbers.items()}
-    facts: Metadata = {"release": release.id, "metrics": comparison(numbers, release.baseline), **shown}
-    facts |= {f"baseline {name}": value for name, value in release.baseline.items() if name in numbers}
+    facts: Metadata = {"release": release.id, "metrics": comparison(numbers, _others(release)), **shown}
+    # Numbers, so that the UI plots each over the versions of the asset.
+    facts |= {
+        f"{words} {name}": value
+        for words, of in _others(release).items()
+        for name, value in of.items()
+        if name in numbers
+    }
+    facts |= {"code": release.evidence["code"], "data up to _seq": str(release.seq)}
     facts |= {"answers with": release.backend, "parity": dg.MetadataValue.json(release.parity)}
     facts |= {"why not compiled": release.backend_reason} if release.backend_reason else {}
     return {**facts, "dataset": release.dataset.id, "dataset rows": release.dataset.rows}
+
+
+def _others(release: "Release") -> dict[str, dict[str, float]]:
+    names = {"train": "train", "validation": "validation", "validation baseline": "validation_baseline"}
+    found = {words: release.evidence.get(name, {}) for words, name in names.items()}
+    return {"baseline": release.baseline, **{words: figures for words, figures in found.items() if figures}}
 
 
 def _picture(service: PredictionService, dataset: "TrainingDataset", release: "Release", stores: Stores) -> Metadata:

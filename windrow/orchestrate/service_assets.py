@@ -16,8 +16,9 @@ from windrow.orchestrate.lineage_facts import dataset_lineage, prediction_lineag
 from windrow.orchestrate.notebook_file import NotebookFile
 from windrow.orchestrate.notebooks import config_schema, inputs, run_notebook
 from windrow.orchestrate.partitions import DAY, day_start
-from windrow.orchestrate.releases import dataset_of, live_bundle, make_release, newest_dataset, saved_estimator
+from windrow.orchestrate.releases import Made, dataset_of, live_bundle, make_release, newest_dataset, saved_estimator
 from windrow.orchestrate.resources import Stores
+from windrow.orchestrate.tags import op_tags
 from windrow.schema import EVENT_TIME, KNOWN_AT, fingerprint
 from windrow.settings import Settings
 
@@ -95,11 +96,11 @@ def dataset_asset(service: PredictionService) -> dg.AssetsDefinition:
 
 def model_asset(service: PredictionService) -> dg.AssetsDefinition:
     """Return ``<service>/model``: fitted on the training split, compiled, proven, gated, released."""
-    plan = _model_plan(service, {"python", "sklearn"}, code=str(service.model))
+    plan = _model_plan(service, {"python", "sklearn"}, code=str(service.trainer))
 
     def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
         dataset = newest_dataset(service, stores)
-        yield from make_release(service, dataset, stores)
+        yield from make_release(service, dataset, stores, say=context.log.info)
 
     return build(plan, body)
 
@@ -125,8 +126,8 @@ def notebook_model_asset(
                 f"notebook {notebook.path.name!r} ended without a model",
                 next_step="end it with save(model), from windrow.notebook",
             )
-        estimator = saved_estimator(outcome.saved, service)
-        yield from make_release(service, dataset, stores, estimator=estimator, extra=outcome.facts)
+        made = Made(saved_estimator(outcome.saved, service), fingerprint(notebook.code), outcome.facts)
+        yield from make_release(service, dataset, stores, made=made)
 
     return build(plan, body)
 
@@ -144,6 +145,7 @@ def _model_plan(
         kinds={*kinds, "onnx"},
         owner=service.owner,
         checks=gate_checks(service),
+        options={"op_tags": op_tags(service.resources), **more.pop("options", {})},
         **more,
     )
 
