@@ -75,6 +75,14 @@ def test_services_are_listed_as_json_for_programs(capsys: pytest.CaptureFixture[
     assert rows["electricity"]["request"] == ["area"]
 
 
+def test_services_say_how_each_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["services", "--json"]) == 0
+    rows = {row["service"]: row for row in json.loads(capsys.readouterr().out)}
+    ways = {name: [rows[name][way] for way in ("online", "batch", "stream")] for name in ("churn", "crypto")}
+    assert ways["crypto"] == ["p99 <= 20 ms", "@daily", "looks back 1h"]
+    assert ways["churn"][2] is None
+
+
 def test_services_are_listed_as_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["services"]) == 0
     assert "Demand of an area 24 hours ahead" in capsys.readouterr().out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from tests.processes import processes_of
 from windrow.new import create
 from windrow.serving.run import free_port
+from windrow.stores.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +34,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return parent / "harvest"
 
 
-def _environ(project: Path) -> dict[str, str]:
-    cleared = {name: value for name, value in os.environ.items() if not name.startswith("WINDROW_")}
+def _environ(project: Path, keep: Sequence[str] = ()) -> dict[str, str]:
+    cleared = {name: value for name, value in os.environ.items() if name in keep or not name.startswith("WINDROW_")}
     return {**cleared, "WINDROW_HOME": str(project / ".windrow"), "WINDROW_PROJECT": str(project)}
 
 
-def _command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "windrow.cli", *arguments]
-    return subprocess.run(command, cwd=project, env=_environ(project), capture_output=True, text=True, check=False)
+def _command(project: Path, *arguments: str, keep: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command, environ = [sys.executable, "-m", "windrow.cli", *arguments], _environ(project, keep)
+    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, check=False)
 
 
 def _json(project: Path, *arguments: str) -> Any:
@@ -167,7 +170,46 @@ def _until_gone(home: Path, *, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert processes_of(home) == []
+    assert processes_of(home) == {}
+
+
+STREAM = 'stream=Stream(lookback="3d"), batch=Batch('
+
+
+@pytest.fixture
+def streaming(project: Path) -> Iterator[Path]:
+    """The project with a service that declares a stream too."""
+    path = project / "assets" / "bakery" / "service.py"
+    plain = path.read_text()
+    path.write_text(plain.replace("batch=Batch(", STREAM).replace("TimeSplit, on", "Stream, TimeSplit, on"))
+    yield project
+    path.write_text(plain)
+
+
+def _pids(project: Path) -> list[int]:
+    """The followers that run."""
+    return [pid for pid, line in processes_of(project / ".windrow").items() if "--follow" in line]
+
+
+def _until(done: Callable[[], bool], *, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_up_answers_declared_streams_and_begins_a_killed_follower_again(streaming: Path, tmp_path: Path) -> None:
+    log = streaming / ".windrow" / "service" / "follow-bakery.log"
+    process, _ = _start(streaming, tmp_path)
+    try:
+        _until(lambda: log.exists() and '"answers"' in log.read_text())
+        first = _pids(streaming)
+        os.kill(first[0], signal.SIGKILL)
+        _until(lambda: _pids(streaming) not in (first, []))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    _until_gone(streaming / ".windrow")
 
 
 def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
@@ -178,6 +220,32 @@ def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
     assert (report["equal"], report["passed"]) == (report["rows"], True)
 
 
+def test_a_training_dataset_is_made_again_and_is_the_same(project: Path) -> None:
+    made = _json(project, "recreate", "bakery")
+    assert (made["same"], made["passed"], made["dataset"][:7]) == (True, True, "bakery-")
+    assert _json(project, "recreate", "bakery", "--dataset", made["dataset"]) == made
+    assert _json(project, "recreate", "bakery", "--release", _json(project, "releases", "bakery")[0]["release"])["same"]
+
+
+def test_a_difference_that_nothing_explains_is_exit_code_one(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project / ".windrow" / "lake", tmp_path / "lake")
+    sales = Lake(str(tmp_path / "lake")).table("features/recent_sales_v1")
+    sales.replace(sales.schema.empty_table().drop_columns(["_seq"]), "shop_id = 7")
+    monkeypatch.setenv("WINDROW_LAKE", str(tmp_path / "lake"))
+    done = _command(project, "recreate", "bakery", "--json", keep=["WINDROW_LAKE"])
+    made = json.loads(done.stdout)
+    assert (done.returncode, made["same"], made["passed"], made["tombstones"]) == (1, False, False, [])
+    assert made["unexplained"] > 0
+
+
+def test_a_dataset_or_release_that_is_not_there_names_those_that_are(project: Path) -> None:
+    for option, told in (("--dataset", "no training dataset 'x'"), ("--release", "no release 'x'")):
+        done = _command(project, "recreate", "bakery", option, "x")
+        assert (done.returncode, told in done.stderr) == (1, True)
+
+
 def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) -> None:
     would = _json(project, "forget", "shop", "7", "--dry-run")
     assert (would["dry_run"], would["rows"]["sources/sales"], would["rows"]["online/recent_sales_v1"]) == (True, 730, 1)
@@ -186,6 +254,8 @@ def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) ->
     gone = _json(project, "forget", "shop", "7", "--yes")
     assert (gone["rows"]["sources/sales"], len(gone["hash"])) == (730, 64)
     assert _json(project, "forget", "shop", "7", "--dry-run")["rows"] == {}
+    made = _json(project, "recreate", "bakery")
+    assert (made["same"], made["passed"], made["unexplained"], made["tombstones"]) == (False, True, 0, [gone["hash"]])
 
 
 def test_forgetting_what_is_not_declared_offers_the_closest(project: Path) -> None:

@@ -16,7 +16,7 @@ from windrow.telemetry import switch_off
 # Told here and not in the modules, so that `windrow --help` imports none of them.
 _COMMANDS = {
     "demo": "Run every service the whole way round and show what came of it.",
-    "up": "Start Dagster and the online service, until Ctrl-C.",
+    "up": "Start Dagster, the online service and the followers of streams, until Ctrl-C.",
     "services": "List the prediction services of the project.",
     "run": "Materialise everything of one service, from its sources to its release.",
     "releases": "List the releases of a service, the live one marked.",
@@ -24,6 +24,7 @@ _COMMANDS = {
     "rollback": "Let the release that was live before answer again.",
     "materialize": "Bring one feature group up to date, in the lake and online.",
     "audit": "Prove that what was served is what was known at the time.",
+    "recreate": "Make a training dataset again and say what differs, and why.",
     "trace": "Show what was asked and answered under a request id.",
     "forget": "Erase an entity everywhere, for good.",
     "diff": "Show what two commits (or folders) declare differently.",

@@ -1,4 +1,4 @@
-"""Dagster and the online service as processes that begin and end together."""
+"""Dagster, the online service and the followers of streams, as processes that begin and end together."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from windrow.discover import record_streams, services
 from windrow.errors import StoreError, WindrowError
+from windrow.followers import Followers, Tell
 from windrow.orchestrate.resources import dagster_home
 from windrow.orchestrate.service_assets import report_address
 from windrow.serving.child import spawn
@@ -40,6 +41,7 @@ class House:
         self._dagster: dict[str, subprocess.Popen[bytes]] = {}
         self._dagster_url = ""
         self._redirect: Redirect | None = None
+        self._followers: Followers | None = None
 
     @property
     def logs(self) -> Path:
@@ -56,6 +58,11 @@ class House:
             "lineage by column": f"{service}/ui/lineage",
             "Dagster": f"{self._dagster_url}/asset-groups",
         }
+
+    @property
+    def streams(self) -> dict[str, Path]:
+        """The services whose streams are answered while this runs, and where each follower's log is."""
+        return self._followers.logs if self._followers else {}
 
     def start(self, *, port: int | None = None, dagster_port: int | None = None) -> None:
         """Start all and return when all answer.
@@ -81,7 +88,9 @@ class House:
     def _declare_streams(self) -> None:
         """Say which names take events, before the service starts: it brings up their applier."""
         try:
-            record_streams(services(project=self.settings.project).values(), self.settings)
+            found = services(project=self.settings.project)
+            record_streams(found.values(), self.settings)
+            self._followers = Followers([name for name in found if found[name].stream], self.settings)
         except WindrowError as error:
             # Dagster shows what is wrong with the project; what is live answers all the same.
             with (self.settings.folder("service") / "service.log").open("a", encoding="utf-8") as log:
@@ -96,12 +105,17 @@ class House:
             return
         (self.logs / "url").write_text(url, encoding="utf-8")
 
-    def wait(self) -> None:
-        """Return when Ctrl-C is pressed or the process is asked to end; raise when one of the processes ends."""
+    def wait(self, tell: Tell) -> None:
+        """Return when Ctrl-C is pressed or the process is asked to end; raise when one of the processes ends.
+
+        A stream's follower that ends is not the end: `tell` says so, and it is begun again.
+        """
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while True:
                 self._check_alive()
+                if self._followers is not None:
+                    self._followers.look_after(tell)
                 time.sleep(0.5)
         except KeyboardInterrupt:
             return
@@ -112,6 +126,8 @@ class House:
         """End all processes; ask first, then do not ask."""
         if self._redirect is not None:
             self._redirect.stop()
+        if self._followers is not None:
+            self._followers.stop(_STOP_SECONDS)
         for process in self._dagster.values():
             _signal(process, signal.SIGTERM)
         if self._service is not None:

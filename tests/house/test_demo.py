@@ -45,14 +45,14 @@ def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> 
         rows = _demo(home)
         assert set(rows) == {"churn", "crypto", "electricity"}, number
         assert [row["problems"] for row in rows.values()] == [[], [], []]
-    assert processes_of(home) == []
+    assert processes_of(home) == {}
 
 
 def _until_gone(home: Path) -> None:
     deadline = time.monotonic() + 10
     while processes_of(home) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes_of(home) == []
+    assert processes_of(home) == {}
 
 
 def test_planted_drift_is_noticed_in_every_service_that_is_watched(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_what_differs_by_a_forgotten_entity_is_told(tmp_path: Path) -> None:
     forget_card(world, 2)
     made = recreate(dataset, fraud(), world.lake, world.metadata)
     assert (made.same, made.forgotten, made.rows + made.forgotten) == (False, dataset.rows // 6, dataset.rows)
+    assert made.passed
     assert (made.changed, made.added, made.unexplained, len(made.tombstones)) == (0, 0, 0, 1)
     assert str(made).endswith(f"differs in {made.forgotten} forgotten; 1 entities were forgotten since")
 
@@ -52,6 +53,7 @@ def test_a_difference_without_a_forgotten_entity_is_not_explained_away(tmp_path:
     world, dataset = built(tmp_path)
     world.lake.table("sources/payments").replace(world.lake.table("sources/payments").schema.empty_table().drop_columns(["_seq"]), "card_id = 2")  # fmt: skip
     made = recreate(dataset, fraud(), world.lake, world.metadata)
+    assert not made.passed
     assert (made.same, made.forgotten, made.unexplained, made.tombstones) == (False, 0, dataset.rows // 6, [])
 
 

@@ -35,6 +35,7 @@ def _row(service: PredictionService, *, long: bool) -> dict[str, Any]:
         "features": len(contract.features),
         "online": f"p99 <= {service.online.p99_ms:g} ms" if service.online else None,
         "batch": service.batch.schedule if service.batch else None,
+        "stream": f"looks back {service.stream.lookback}" if service.stream else None,
     }
     if long:
         row |= {"owner": service.owner, "fingerprint": service.fingerprint, "feature_names": contract.feature_names}

@@ -12,7 +12,10 @@ from windrow.commands.screen import progress, say, show_json
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the online service. Default: 3000, or a free one.")
 @click.option("--dagster-port", type=click.IntRange(1, 65535), help="Of Dagster. Default: 3001, or a free one.")
 def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> None:
-    """Start Dagster and the online service, print their addresses, and keep them until Ctrl-C."""
+    """Start Dagster and the online service, print their addresses, and keep them until Ctrl-C.
+
+    Of each service that declares a stream, rows are answered as they come in (windrow run SERVICE --follow).
+    """
     from windrow.settings import Settings
     from windrow.up import House
 
@@ -24,6 +27,8 @@ def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> Non
         else:
             for name, url in house.addresses.items():
                 say(f"  {name:<18} [bold]{url}[/bold]")
+            for service, log in house.streams.items():
+                say(f"  stream of {service}: answered from its first release on; log: {log}")
             say("  Events of a source or group go to the online service: POST /v1/ingest/NAME")
-            say(f"Logs: {house.logs}. Ctrl-C ends both.")
-        house.wait()
+            say(f"Logs: {house.logs}. Ctrl-C ends all.")
+        house.wait(lambda text: click.echo(text, err=True))

@@ -254,7 +254,7 @@ def clock_spine(every: Every, keys: pa.Table, start: int, end: int) -> pa.Table:
     every
         The clock; ticks are whole multiples of its interval since 1970, UTC.
     keys
-        The clock's entity keys, one row per entity.
+        The clock's entity keys, one row per entity; of a clock without entity nothing is read.
     start, end
         UTC microseconds, both included.
 
@@ -272,9 +272,10 @@ def clock_spine(every: Every, keys: pa.Table, start: int, end: int) -> pa.Table:
         if name not in keys.column_names:
             raise UnknownNameError("column", name, keys.column_names, where=f"the keys of clock {every.name!r}")
     ticks = np.arange(every.first(start), end + 1, every.interval, dtype=np.int64)
-    repeated = keys.select(names).take(pa.array(np.tile(np.arange(keys.num_rows), len(ticks))))
-    times = pa.array(np.repeat(ticks, keys.num_rows)).cast(pa.timestamp("us", "UTC"))
-    return repeated.append_column(EVENT_TIME, times)
+    count = keys.num_rows if names else 1  # a clock without entity asks once a tick
+    places = pa.array(np.tile(np.arange(count), len(ticks)))
+    times = pa.array(np.repeat(ticks, count)).cast(pa.timestamp("us", "UTC"))
+    return pa.table({**{name: keys.column(name).take(places) for name in names}, EVENT_TIME: times})
 
 
 def _role(lookup: Lookup) -> str:

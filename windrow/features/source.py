@@ -217,7 +217,7 @@ class Every:
     interval
         Time between two ticks, such as ``"1h"``; they are counted from 1970, in UTC.
     entity
-        Whom each tick asks about.
+        Whom each tick asks about; without one, each tick asks once, of groups that have no entity either.
     offset
         How much later each tick is, such as ``"10s"`` where data of a tick are known ten seconds after it.
 
@@ -226,6 +226,8 @@ class Every:
     >>> hourly = Every("1h", Entity("area", area="string"))
     >>> hourly.event_time
     every_1h.event_time
+    >>> Every("1h").spine_fields
+    ()
     >>> Every("30s", Entity("area", area="string"), offset="10s").first(31_000_000) // 1_000_000
     40
     """
@@ -235,8 +237,9 @@ class Every:
     offset: int
     name: str
 
-    def __init__(self, interval: str, entity: Entity, *, offset: str = "0s") -> None:
+    def __init__(self, interval: str, entity: Entity | None = None, *, offset: str = "0s") -> None:
         example = 'Every("1h", area), with area = Entity("area", area="string") above it'
+        entity = Entity.keyless() if entity is None else entity
         check_kind(entity, Entity, where=f"the entity of Every({interval!r}, ...)", example=example)
         object.__setattr__(self, "interval", duration(interval))
         object.__setattr__(self, "entity", entity)

@@ -33,6 +33,8 @@ def label_keys(service: PredictionService) -> list[str]:
     label = service.label
     if label.on is not None:
         return [label.on]
+    if isinstance(service.view.spine, Every) and not entity_fields(service):
+        return []  # what is asked about everybody is answered by any row of its time
     wanted = [name for name in entity_fields(service) if name in label.columns]
     # A value belongs to one entity, so it is found by all of its keys; an event may concern a part of them.
     if not wanted or (label.how == "value" and len(wanted) < len(entity_fields(service))):

@@ -140,8 +140,8 @@ def _complete(spine: pa.Table, keys: list[str]) -> Any:
     """Whether a row has all keys; without them nothing can be looked up, and absence says nothing."""
     import pyarrow.compute as pc
 
-    complete = spine[keys[0]].is_valid()
-    for key in keys[1:]:
+    complete = spine[EVENT_TIME].is_valid()
+    for key in keys:
         complete = pc.and_(complete, spine[key].is_valid())
     return complete
 

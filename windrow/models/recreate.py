@@ -49,6 +49,11 @@ class Recreated(msgspec.Struct, frozen=True, kw_only=True):
     unexplained: int = 0
     tombstones: list[str] = []
 
+    @property
+    def passed(self) -> bool:
+        """Whether it is the same, or what differs is explained by forgotten entities."""
+        return self.same or bool(self.tombstones)
+
     def __str__(self) -> str:
         if self.same:
             return f"dataset {self.dataset} is the same: {self.rows} rows"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windrow.features.contract import MISSING_TEXT, Frame
+from windrow.features.source import Every
 from windrow.models.bundle import Bundle
 from windrow.models.dataset import frame_of
 from windrow.models.keys import entity_fields
@@ -49,8 +50,11 @@ def score(
 
 def score_latest(service: PredictionService, bundle: Bundle, lake: Lake, con: BaseBackend, *, now: int) -> pa.Table:
     """Return the answers for the newest spine row of each key, as `score` does."""
-    spine = newest_rows(spine_rows(service, lake, con, now=now), entity_fields(service))
-    return answered(bundle, lake, con, spine, now=now)
+    spine, keys = spine_rows(service, lake, con, now=now), entity_fields(service)
+    # A clock without entity asks about one thing; rows of a source that name no entity are one each.
+    everybody = isinstance(service.view.spine, Every) and not keys
+    newest = spine.slice(max(0, spine.num_rows - 1)) if everybody else newest_rows(spine, keys)
+    return answered(bundle, lake, con, newest, now=now)
 
 
 def newest_rows(spine: pa.Table, keys: list[str]) -> pa.Table:

@@ -117,9 +117,8 @@ def seen_keys(service: PredictionService, lake: Lake, con: BaseBackend, *, now: 
             next_step="add a feature group of that entity: its keys say whom to predict for",
         )
     every = ibis.union(*parts) if len(parts) > 1 else parts[0]
-    return (
-        every.group_by(wanted).agg(**{FIRST: every[FIRST].min(), LAST: every[LAST].max()}).order_by(wanted).to_pyarrow()
-    )
+    seen = _grouped(every, wanted, **{FIRST: every[FIRST].min(), LAST: every[LAST].max()})
+    return (seen.order_by(wanted) if wanted else seen).to_pyarrow()
 
 
 def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBackend, **when: Any) -> ir.Table:
@@ -127,17 +126,22 @@ def _spans(group: FeatureGroup, fields: dict[str, str], lake: Lake, con: BaseBac
 
     if isinstance(group, AggregateGroup):  # it has no rows: an entity is seen when an event of it is
         rows = visible(group.source, lake, con, **when)
-        rows = rows.filter([rows[key].notnull() for key in group.entity.key_names])
+        rows = rows.drop_null(list(group.entity.key_names)) if group.entity.key_names else rows
     else:
         rows = visible(group, lake, con, **when)
     # A row can be used from the later of its two times on.
     eff = ibis.greatest(rows[EVENT_TIME], rows[KNOWN_AT])
     keys = {field: rows[key] for key, field in fields.items()}
-    return (
-        rows.select(**keys, windrow_eff=eff)
-        .group_by(list(keys))
-        .agg(**{FIRST: ibis._.windrow_eff.min(), LAST: ibis._.windrow_eff.max()})
-    )
+    found = rows.select(**keys, windrow_eff=eff)
+    return _grouped(found, list(keys), **{FIRST: found.windrow_eff.min(), LAST: found.windrow_eff.max()})
+
+
+def _grouped(rows: ir.Table, keys: list[str], **wanted: Any) -> ir.Table:
+    """One row per key; without keys one row if there is any, and none if there is not."""
+    if keys:
+        return rows.group_by(keys).agg(**wanted)
+    one = rows.aggregate(**wanted)
+    return one.filter(one[FIRST].notnull())
 
 
 def _ticks(

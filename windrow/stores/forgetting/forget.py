@@ -22,6 +22,7 @@ from windrow.stores.forgetting import erasure, sink_erasure
 from windrow.stores.forgetting.erasure import Rows, Values
 from windrow.stores.forgetting.log_erasure import committed, erase_from_segments, find_in_segments
 from windrow.stores.forgetting.remains import remains, searchable
+from windrow.stores.forgetting.stream_erasure import erase_from_streams
 from windrow.stores.forgetting.tombstones import bury
 from windrow.stores.ingest.erasure import await_lake, erase_later, events_on_their_way
 from windrow.stores.lake import Lake
@@ -32,6 +33,7 @@ from windrow.stores.online.store import OnlineStore, open_online
 _SERVED = ("predictions/", "log/", "outcomes/", "datasets/", "sinks/")
 _WAITING = "log (not committed yet)"
 _ARRIVING, _LATER = "events (not committed yet)", "events (of a later time)"
+_STREAMED = "events (in Redis streams)"
 _REFUSED = "row"  # of an event that could not be applied, as JSON or as it came
 _OBJECTS = ("keys", "request")
 _Ids = set[tuple[str, int]]
@@ -134,6 +136,7 @@ def look(key: Values, places: Places, settings: Settings) -> Forgotten:
     rows, arriving = Counter({_WAITING: len(records)}), _arriving(key, places)
     rows[_ARRIVING] = events_on_their_way(settings.home, arriving)
     rows[_LATER] = erase_later(settings.home, arriving, erase=False)
+    rows[_STREAMED] = erase_from_streams(settings, arriving, key=key, erase=False)
     rows.update(_everywhere(key, places, settings, ids=ids, erase=False))
     return _result(key, places, rows, settings, begin=begin)
 
@@ -161,10 +164,11 @@ def forget(key: Values, places: Places, settings: Settings, metadata: Metadata) 
     columns = {table: [list(place) for place in places.of(table)] for table in _present(places, lake)}
     bury(metadata, name, key, rows={}, columns=columns)
     log, arriving = settings.home / "log", _arriving(key, places)
+    streamed = erase_from_streams(settings, arriving, key=key, erase=True)  # first: what is taken in comes to the lake
     await_lake(settings, arriving)
     ids = _logged_ids(key, places, lake)
     ids |= {(r.request_id, r.row) for r in find_in_segments(log, _Wanted(places, key, ids))}
-    rows = Counter({_WAITING: len(erase_from_segments(log, _Wanted(places, key, ids)))})
+    rows = Counter({_WAITING: len(erase_from_segments(log, _Wanted(places, key, ids))), _STREAMED: streamed})
     rows[_LATER] = erase_later(settings.home, arriving, erase=True)
     with committed(log, lake):
         ids |= _logged_ids(key, places, lake)

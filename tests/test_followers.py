@@ -1,0 +1,61 @@
+"""Followers of streams: one per service with a release, reported and begun again when it dies, gone with its parent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.processes import processes_of
+from windrow.followers import Followers
+from windrow.settings import Settings
+from windrow.stores.metadata import Metadata
+
+
+@pytest.fixture
+def told(settings: Settings) -> list[str]:
+    return []
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Settings:
+    """A project that declares nothing: whoever follows there ends with an error."""
+    return Settings.read({"WINDROW_HOME": str(tmp_path / "home"), "WINDROW_PROJECT": str(tmp_path)})
+
+
+def released(settings: Settings) -> None:
+    metadata = Metadata(settings.metadata)
+    metadata.add_release("tiny", "tiny-1", b"{}")
+    metadata.deploy("tiny", "tiny-1", reason="promoted", at=0)
+    metadata.close()
+
+
+def until(done: Callable[[], bool], followers: Followers, told: list[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        followers.look_after(told.append)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_stream_without_a_release_is_not_begun(empty: Settings, told: list[str]) -> None:
+    followers = Followers(["tiny"], empty)
+    followers.look_after(told.append)
+    assert (processes_of(empty.home), told) == ({}, [])
+    followers.stop(1)
+
+
+def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(
+    empty: Settings, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windrow.followers._FIRST_PAUSE", 0.05)
+    released(empty)
+    followers = Followers(["tiny"], empty)
+    until(lambda: len(told) >= 2, followers, told)
+    assert told[0].startswith("the stream of 'tiny' ended with exit code 1: DeclarationError: There is no package")
+    assert told[1] == f"it begins again in 0.1 s; read {empty.home}/service/follow-tiny.log"
+    until(lambda: processes_of(empty.home) != {}, followers, told)
+    followers.stop(5)
+    assert processes_of(empty.home) == {}
