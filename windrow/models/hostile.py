@@ -184,9 +184,14 @@ def _bisected(
     left = model.predict(_with(rows, where, _float(low)))
     while (high - low > 1).any():
         middle = (low + high) // 2
-        jumped = model.predict(_with(rows, where, _float(middle))) != left
+        jumped = _differ(model.predict(_with(rows, where, _float(middle))), left)
         low, high = np.where(jumped, low, middle), np.where(jumped, middle, high)
     return low, high
+
+
+def _differ(found: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    differ = found != other
+    return differ if differ.ndim == 1 else np.asarray(differ.any(axis=1))
 
 
 def _allowed(name: str, values: NDArray[Any], refused: Refused) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, WindrowError, listed
 from windrow.features.contract import numbers
+from windrow.models import trusted
 from windrow.models.compile import compile_estimator, task_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
 from windrow.models.gates import check_gates
@@ -205,6 +206,7 @@ def _release(
         view_fingerprint=contract.fingerprint, groups={g.table_name: g.fingerprint for g in service.view.groups},
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
+        batch_backend=compiled.batch_backend, backends=compiled.backends, trusted_types=trusted.FORMAT,
         metrics=judged["metrics"], baseline=judged["baseline"],
         gates=check_gates(service, judged["metrics"], judged["baseline"]), files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),

@@ -107,8 +107,10 @@ def make_release(
 
 def _content(release: "Release") -> str:
     # Training the same rows in the same way gives the same files: then nothing below is out of date.
-    models = {name: digest for name, digest in release.files.items() if name.startswith("model.")}
-    return fingerprint([models, release.view_fingerprint])
+    # Of several proven models the one that serves counts: the others say the same.
+    from windrow.models.bundle import MODEL_FILES
+
+    return fingerprint([release.files[MODEL_FILES[release.backend]], release.view_fingerprint])
 
 
 def _release_facts(release: "Release") -> Metadata:
@@ -117,6 +119,8 @@ def _release_facts(release: "Release") -> Metadata:
     facts: Metadata = {"release": release.id, "metrics": comparison(numbers, release.baseline), **shown}
     facts |= {f"baseline {name}": value for name, value in release.baseline.items() if name in numbers}
     facts |= {"answers with": release.backend, "parity": dg.MetadataValue.json(release.parity)}
+    facts |= {"answers batches with": release.batch_backend or release.backend}
+    facts |= {f"{name}, rows/s in batch": way.rows_per_second for name, way in release.backends.items()}
     facts |= {"why not compiled": release.backend_reason} if release.backend_reason else {}
     return {**facts, "dataset": release.dataset.id, "dataset rows": release.dataset.rows}
 

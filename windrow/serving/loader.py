@@ -80,7 +80,7 @@ class Loader:
 
     def _predictor(self, release: Release) -> Predictor:
         folder = self._registry.path(release.id)
-        if release.backend == "onnx":
+        if release.backend != "sklearn":
             bundle = load_bundle(folder, release)
             bundle.replay_golden()
             return CompiledPredictor(bundle)
