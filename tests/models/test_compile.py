@@ -12,6 +12,7 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -19,6 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 
 from tests.models.making import MIXED, NUMBERS, columns, fitted, frame_of
 from windrow.errors import ModelError
+from windrow.features.arrow import to_pandas
 from windrow.features.contract import canonical
 from windrow.models.compile import compile_estimator
 from windrow.models.runtime import SklearnModel
@@ -125,6 +127,18 @@ def test_what_cannot_be_converted_stays_in_scikit_learn_and_says_so():
     assert made.backend == "sklearn"
     assert "cannot be converted to ONNX" in made.reason
     assert "FunctionTransformer runs a function of its own" in made.reason
+
+
+def test_text_whose_case_onnx_gets_wrong_stays_in_scikit_learn():
+    """Lower-casing in ONNX Runtime knows no letter outside of ASCII where the machine's language is not there."""
+    frame = frame_of(MIXED)
+    places = {"x": "école", "y": "ville", "z": "mer"}
+    frame["plan"] = np.array([places.get(p, p) for p in frame["plan"]], dtype=object)
+    target = (frame["plan"] == "école").astype(float)
+    model = make_pipeline(make_column_transformer((TfidfVectorizer(), "plan")), LogisticRegression())
+    made = compile_estimator(model.fit(to_pandas(frame), target), MIXED, frame)
+    assert made.backend == "sklearn"
+    assert "rows differently" in made.reason
 
 
 def test_columns_in_which_the_original_refuses_missing_values_are_recorded():

@@ -38,7 +38,7 @@ PATIENCE = 0.1
 """Seconds after which a slow model is not measured again."""
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Form(msgspec.Struct, frozen=True, kw_only=True):
     """One way to answer: its model file and the proof."""
 
     payload: bytes
@@ -61,7 +61,7 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: Backend
     task: Task
-    models: dict[Backend, Candidate]
+    models: dict[Backend, Form]
     backends: dict[Backend, Proven]
     reason: str = ""
 
@@ -136,7 +136,7 @@ def compile_estimator(estimator: Any, contract: Contract, frame: Frame) -> Compi
     """
     task = task_of(estimator)
     proof = proof_of(SklearnModel(estimator, task=task), frame, task=task)
-    models, reasons = dict[Backend, Candidate](), dict[str, str]()
+    models, reasons = dict[Backend, Form](), dict[str, str]()
     for backend in BACKENDS:
         try:
             models[backend] = _MAKERS[backend](estimator, contract, proof)
@@ -147,45 +147,45 @@ def compile_estimator(estimator: Any, contract: Contract, frame: Frame) -> Compi
     return compiled_of(models, contract, proof, reason="; ".join(_until(models, reasons)))
 
 
-def compiled_of(models: dict[Backend, Candidate], contract: Contract, proof: Proof, *, reason: str = "") -> Compiled:
+def compiled_of(models: dict[Backend, Form], contract: Contract, proof: Proof, *, reason: str = "") -> Compiled:
     """Measure every proven model and return them; the first in order is served."""
     measured = {backend: _measured(backend, made, contract, proof) for backend, made in models.items()}
     return Compiled(backend=next(iter(models)), task=proof.task, models=models, backends=measured, reason=reason)
 
 
-def _until(models: dict[Backend, Candidate], reasons: dict[str, str]) -> list[str]:
+def _until(models: dict[Backend, Form], reasons: dict[str, str]) -> list[str]:
     served = next(iter(models))
     return [f"{backend}: {reasons[backend]}" for backend in BACKENDS[: BACKENDS.index(served)]]
 
 
-def _onnx(estimator: Any, contract: Contract, proof: Proof) -> Candidate:
+def _onnx(estimator: Any, contract: Contract, proof: Proof) -> Form:
     layouts: list[Layout] = ["matrix", "columns"] if contract.numeric else ["columns"]
     reasons = []
     for layout in layouts:
         try:
             payload = _converted(estimator, contract, layout, task=proof.task)
             model = OnnxModel(payload, contract, task=proof.task, layout=layout)
-            return Candidate(payload=payload, layout=layout, parity=proof.check(model))
+            return Form(payload=payload, layout=layout, parity=proof.check(model))
         except ModelError as error:
             reasons.append(f"{layout}: {error.what}")
     raise ModelError("; ".join(reasons), next_step="use the original")
 
 
-def _treelite(estimator: Any, contract: Contract, proof: Proof) -> Candidate:
+def _treelite(estimator: Any, contract: Contract, proof: Proof) -> Form:
     payload = forest_of(estimator, contract)
     model = TreeliteModel(payload, contract, task=proof.task)
-    return Candidate(payload=payload, layout=model.layout, parity=proof.check(model))
+    return Form(payload=payload, layout=model.layout, parity=proof.check(model))
 
 
-def _sklearn(estimator: Any, contract: Contract, proof: Proof) -> Candidate:
+def _sklearn(estimator: Any, contract: Contract, proof: Proof) -> Form:
     from skops.io import dumps
 
     payload = dumps(estimator, compression=zipfile.ZIP_DEFLATED)
     model = SklearnModel.load(payload, task=proof.task, where=f"a model of {type(estimator).__name__}")
-    return Candidate(payload=payload, layout="columns", parity=proof.check(model))
+    return Form(payload=payload, layout="columns", parity=proof.check(model))
 
 
-_MAKERS: dict[Backend, Callable[[Any, Contract, Proof], Candidate]] = {
+_MAKERS: dict[Backend, Callable[[Any, Contract, Proof], Form]] = {
     "onnx": _onnx,
     "treelite": _treelite,
     "sklearn": _sklearn,
@@ -220,14 +220,17 @@ def _inputs(contract: Contract, layout: Layout) -> list[tuple[str, Any]]:
 
 
 def _speak_c(graph: Any) -> None:
-    """Let text be lower-cased in the C locale: the converter's en_US is not on every machine, and then nothing loads."""
+    """Let text be lower-cased in the C locale: the default is en_US, and where that is missing nothing loads."""
+    from onnx.helper import make_attribute
+
     for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "StringNormalizer" and attribute.name == "locale":
-                attribute.s = b"C"
+        if node.op_type == "StringNormalizer":
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, make_attribute("locale", "C")])
 
 
-def _measured(backend: Backend, made: Candidate, contract: Contract, proof: Proof) -> Proven:
+def _measured(backend: Backend, made: Form, contract: Contract, proof: Proof) -> Proven:
     way = Way(backend, made.layout, proof.task)
     batch = open_model(way, made.payload, contract, threads=batch_threads())
     single = open_model(way, made.payload, contract)

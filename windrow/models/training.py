@@ -20,7 +20,7 @@ from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, Release, Task, sha256
-from windrow.models.runtime import SklearnModel, few_threads
+from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.service import Notebook, PredictionService
 from windrow.models.splits import TEST, TRAIN
 from windrow.models.tracking import parameters_of, record_run
@@ -69,18 +69,40 @@ def train(
     _check_view(service, dataset)
     fitted = fit(service, dataset) if estimator is None else checked(estimator, service)
     judged = evaluate(service, dataset, fitted)
-    contract, held_out = service.view.contract, load_split(dataset, service.view.contract, TEST)
-    compiled = compile_estimator(fitted, contract, held_out.frame)
-    files = pack(compiled, contract, held_out.frame)
-    parameters = parameters_of(fitted)
+    held_out = load_split(dataset, service.view.contract, TEST)
+    compiled = compile_estimator(fitted, service.view.contract, held_out.frame)
+    evidence = {"estimator": type(fitted).__name__, "parameters": parameters_of(fitted)}
+    release = register(
+        service, dataset, compiled, judged=judged, evidence=evidence, registry=registry, metadata=metadata, begin=begin
+    )
+    if release.passed:
+        registry.promote(service.name, release.id, reason=_reason(release), at=at)
+    return release
+
+
+def register(
+    service: PredictionService, dataset: TrainingDataset, compiled: Compiled, *, judged: Metrics, evidence: dict[str, Any],
+    registry: Registry, metadata: Metadata, begin: float,
+) -> Release:  # fmt: skip
+    """Pack a proven model, judge it by the service's gates, and make it visible in the registry.
+
+    Parameters
+    ----------
+    judged
+        From `evaluate`.
+    evidence
+        What else is known of it; ``parameters`` go into the record of this run too.
+    begin
+        When the work began, of `time.perf_counter`.
+    """
+    held_out = load_split(dataset, service.view.contract, TEST)
+    files = pack(compiled, service.view.contract, held_out.frame)
     release = _release(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
-    release = msgspec.structs.replace(release, evidence={"estimator": type(fitted).__name__, "parameters": parameters})
+    release = msgspec.structs.replace(release, evidence=evidence)
     registry.register(release, files)
-    record_run(metadata, release, parameters=parameters, seconds=time.perf_counter() - begin)
-    if release.passed:
-        registry.promote(service.name, release.id, reason=_reason(release), at=at)
+    record_run(metadata, release, parameters=evidence.get("parameters", {}), seconds=time.perf_counter() - begin)
     return release
 
 
@@ -175,17 +197,22 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
         it is measured on the others, and ``baseline`` has the estimator's metrics on these rows as
         ``model_<metric>`` (and ``rows``), so that both are compared on the same ones.
     """
+    return judge(service, dataset, SklearnModel(estimator, task=task_of_label(service)))
+
+
+def judge(service: PredictionService, dataset: TrainingDataset, model: Model) -> Metrics:
+    """Return what `evaluate` does, for a model of any kind."""
     contract = service.view.contract
     learn, test = load_split(dataset, contract, TRAIN), load_split(dataset, contract, TEST)
     with few_threads():
-        answers = SklearnModel(estimator, task=_task(service)).predict(test.frame)
+        answers = model.predict(test.frame)
     naive = baseline_of(service, learn, test)
     has = ~np.isnan(naive)
-    baseline = metrics_of(_task(service), test.y[has], naive[has])
+    baseline = metrics_of(task_of_label(service), test.y[has], naive[has])
     if not has.all():
-        on_these = metrics_of(_task(service), test.y[has], answers[has])
+        on_these = metrics_of(task_of_label(service), test.y[has], answers[has])
         baseline |= {f"model_{name}": value for name, value in on_these.items()} | {"rows": float(has.sum())}
-    return {"metrics": metrics_of(_task(service), test.y, answers), "baseline": baseline}
+    return {"metrics": metrics_of(task_of_label(service), test.y, answers), "baseline": baseline}
 
 
 def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArray[np.float64]:
@@ -243,7 +270,7 @@ def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> N
 
 
 def _check_task(service: PredictionService, estimator: Any) -> None:
-    wanted, kind = _task(service), type(estimator).__name__
+    wanted, kind = task_of_label(service), type(estimator).__name__
     if task_of(estimator) != wanted:
         needed = (
             "classes (0 and 1), so it needs a classifier"
@@ -281,7 +308,8 @@ def _is_fitted(estimator: Any) -> bool:
     return True
 
 
-def _task(service: PredictionService) -> Task:
+def task_of_label(service: PredictionService) -> Task:
+    """Return what a model must answer for a service."""
     return "classification" if service.label.binary else "regression"
 
 
