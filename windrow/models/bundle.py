@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.errors import ModelError, ParityError, StoreError
+from windrow.errors import ModelError, ParityError, StoreError, listed
 from windrow.features.contract import Frame, canonical, matrix
 from windrow.features.on_demand import load_functions
 from windrow.models.forest import TreeliteModel
@@ -231,13 +231,23 @@ def load_model(release: Release, payload: bytes, backend: Backend | None = None)
     return open_model(way, payload, release.contract, threads=threads, where=f"release {release.id!r}")
 
 
+def checked_file(folder: Path, release: Release, name: str) -> bytes:
+    """Return one file of a release, if it is the one that was released; else raise `ModelError`."""
+    if name not in release.files:
+        raise ModelError(
+            f"release {release.id!r} has no {name}",
+            exists=f"It has {listed(release.files)}",
+            next_step="train again: a new release has it",
+        )
+    data = _read(folder / name)
+    _check_hash(release, name, data)
+    return data
+
+
 def _batch_model(folder: Path, release: Release) -> Model:
     """Load the model of batch scoring when it is first asked: its file is checked again, it may have changed since."""
     backend = release.batch_backend or release.backend
-    name = MODEL_FILES[backend]
-    data = _read(folder / name)
-    _check_hash(release, name, data)
-    return load_model(release, data, backend)
+    return load_model(release, checked_file(folder, release, MODEL_FILES[backend]), backend)
 
 
 def read_release(folder: Path) -> Release:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from windrow.errors import ModelError, StoreError
-from windrow.models.bundle import Bundle, load_bundle, write_bundle
+from windrow.models.bundle import Bundle, checked_file, load_bundle, write_bundle
+from windrow.models.card import FILE as CARD
 from windrow.models.release import Release, decode_release, encode_release
 
 if TYPE_CHECKING:
@@ -105,6 +106,18 @@ class Registry:
                 next_step=f"look into {self._folder.name}/ or run `windrow releases SERVICE`",
             )
         return self._folder / id
+
+    def card(self, id: str) -> bytes:
+        """Return a release's model card, an HTML page.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such release.
+        ModelError
+            If it has no card, or that was changed.
+        """
+        return checked_file(self.path(id), self.release(id), CARD)
 
     def load(self, id: str) -> Bundle:
         """Return a release's bundle; its files are checked against the registry's own copy of the hashes.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, WindrowError, listed
 from windrow.features.contract import numbers
-from windrow.models import trusted
+from windrow.models import card, trusted
 from windrow.models.compile import compile_estimator, task_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
 from windrow.models.gates import check_gates
@@ -101,6 +101,8 @@ def register(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
     release = msgspec.structs.replace(release, evidence=evidence)
+    files[card.FILE] = card.card(release).encode()
+    release = msgspec.structs.replace(release, files=hashes(files))
     registry.register(release, files)
     record_run(metadata, release, parameters=evidence.get("parameters", {}), seconds=time.perf_counter() - begin)
     return release

@@ -10,7 +10,7 @@ from windrow.errors import ModelError, NotFoundError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.checks import gate_results
 from windrow.orchestrate.factories import Events
-from windrow.orchestrate.facts import Metadata, comparison
+from windrow.orchestrate.facts import Metadata, comparison, report_address
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
 
@@ -101,7 +101,10 @@ def make_release(
             exists=f"Live is {stores.metadata.live(service.name) or 'none'}",
             next_step="improve features or model and train again, or change the gate",
         )
-    facts = {**_release_facts(release), **_picture(service, dataset, release, stores), **(extra or {})}
+    facts: Metadata = {
+        "model card": dg.MetadataValue.url(f"{report_address(stores.settings)}/ui/releases/{release.id}")
+    }
+    facts |= {**_release_facts(release), **_picture(service, dataset, release, stores), **(extra or {})}
     yield dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(_content(release)))
 
 
