@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from windrow.discover import record_streams, services
 from windrow.errors import StoreError, WindrowError
 from windrow.followers import Followers, Tell
+from windrow.orchestrate.facts import report_address
 from windrow.orchestrate.resources import dagster_home
-from windrow.orchestrate.service_assets import report_address
 from windrow.serving.child import spawn
 from windrow.serving.redirect import Redirect
 from windrow.serving.run import Running, free_port, start

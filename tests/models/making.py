@@ -47,6 +47,13 @@ def classes(frame: Frame) -> np.ndarray:
     return (np.nan_to_num(frame["a"]) + frame["b"] > 2.0).astype(float)
 
 
+def labels(frame: Frame, classes_: int) -> np.ndarray:
+    """Two classes, more of them, or a value where there are none."""
+    if classes_ == 2:
+        return classes(frame)
+    return np.digitize(np.nan_to_num(frame["a"]) + frame["b"], [1.5, 3.0]).astype(float) if classes_ else values(frame)
+
+
 def values(frame: Frame) -> np.ndarray:
     """A value around 5,000 that the features explain."""
     return 5_000.0 + 300.0 * frame["b"] + 100.0 * np.nan_to_num(frame["a"])
@@ -68,6 +75,7 @@ def release_of(compiled: Compiled, contract: Contract, files: dict[str, bytes], 
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
         metrics={"auc": 0.9}, baseline={"auc": 0.5}, gates=[], files=hashes(files),
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
+        batch_backend=compiled.batch_backend, backends=compiled.backends,
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -12,11 +14,14 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from tests.models.making import NUMBERS, bundle_folder, frame_of
 from windrow.errors import ModelError, ParityError, StoreError
 from windrow.features.contract import OnDemand, canonical, matrix
 from windrow.models.bundle import Bundle, Golden, load_bundle, read_release, write_bundle
+from windrow.models.forest import Column, encode_forest
 from windrow.models.release import sha256
 
 TREES = {"max_iter": 20, "max_leaf_nodes": 8}
@@ -29,7 +34,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def kept_folder(tmp_path_factory) -> Path:
-    return bundle_folder(tmp_path_factory.mktemp("skops"), RandomForestClassifier(5, random_state=0), NUMBERS)
+    kept = make_pipeline(FunctionTransformer(np.square), HistGradientBoostingClassifier(**TREES))
+    return bundle_folder(tmp_path_factory.mktemp("skops"), kept, NUMBERS)
+
+
+@pytest.fixture(scope="module")
+def forest_folder(tmp_path_factory) -> Path:
+    return bundle_folder(tmp_path_factory.mktemp("forest"), RandomForestClassifier(5, random_state=0), NUMBERS)
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -48,20 +59,23 @@ def rehashed(folder: Path, name: str, data: bytes) -> Path:
     return folder
 
 
-def test_a_bundle_holds_exactly_these_files(folder, kept_folder):
+def test_a_bundle_holds_exactly_these_files(folder, kept_folder, forest_folder):
     names = {"contract.json", "golden.json", "release.json", "environment.txt"}
-    assert {p.name for p in folder.iterdir()} == names | {"model.onnx"}
+    assert {p.name for p in folder.iterdir()} == names | {"model.onnx", "model.treelite", "model.skops"}
+    assert {p.name for p in forest_folder.iterdir()} == names | {"model.treelite", "model.skops"}
     assert {p.name for p in kept_folder.iterdir()} == names | {"model.skops"}
 
 
-def test_a_loaded_compiled_model_needs_no_heavy_package(folder):
+def test_a_loaded_compiled_model_needs_no_heavy_package(folder, forest_folder):
     code = f"""
 import sys
 from pathlib import Path
 from windrow.models.bundle import load_bundle
-import windrow.models.release
-bundle = load_bundle(Path({str(folder)!r}))
-bundle.replay_golden()
+from windrow.serving.predictor import CompiledPredictor
+for folder in ({str(folder)!r}, {str(forest_folder)!r}):
+    bundle = load_bundle(Path(folder))
+    bundle.replay_golden()
+    CompiledPredictor(bundle)
 heavy = ("pandas", "sklearn", "skops", "skl2onnx", "onnx", "ibis", "pyarrow", "duckdb", "dagster", "evidently", "papermill", "shap")
 print([name for name in heavy if name in sys.modules])
 """
@@ -69,22 +83,41 @@ print([name for name in heavy if name in sys.modules])
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-def test_a_compiled_bundle_loads_within_a_second(folder):
-    begin = time.perf_counter()
-    load_bundle(folder)
-    assert time.perf_counter() - begin < 1.0
+def test_a_compiled_bundle_loads_within_a_second(folder, forest_folder):
+    for each in (folder, forest_folder):
+        begin = time.perf_counter()
+        load_bundle(each)
+        assert time.perf_counter() - begin < 1.0
 
 
-def test_both_backends_answer_float64_of_one_value_per_row(folder, kept_folder):
+def test_every_backend_answers_float64_of_one_value_per_row(folder, kept_folder, forest_folder):
     frame = frame_of(NUMBERS, 7)
-    for each in (folder, kept_folder):
+    for each in (folder, kept_folder, forest_folder):
         found = load_bundle(each).predict(frame)
         assert (found.shape, found.dtype) == ((7,), np.float64)
         assert ((found >= 0) & (found <= 1)).all()
 
 
-def test_the_golden_pairs_are_replayed(folder, kept_folder):
-    for each in (folder, kept_folder):
+def test_a_batch_is_answered_by_the_fastest_proven_model(folder):
+    release = msgspec.structs.replace(read_release(folder), batch_backend="treelite")
+    bundle, frame = load_bundle(folder, release), frame_of(NUMBERS, 2_000)
+    found, expected = bundle.predict_batch(frame), bundle.predict(frame)
+    assert 0 < np.abs(found - expected).max() < 1e-5  # float64 in treelite, float32 in ONNX
+    few = {name: values[:100] for name, values in frame.items()}
+    assert bundle.predict_batch(few).tolist() == bundle.predict(few).tolist()
+
+
+def test_a_changed_model_of_the_batch_is_refused_too(folder, tmp_path):
+    broken = copied(folder, tmp_path)
+    release = msgspec.structs.replace(read_release(folder), batch_backend="sklearn")
+    bundle = load_bundle(broken, release)
+    (broken / "model.skops").write_bytes(b"planted")
+    with pytest.raises(ModelError, match=r"model\.skops is not the file that was released"):
+        bundle.predict_batch(frame_of(NUMBERS, 2_000))
+
+
+def test_the_golden_pairs_are_replayed(folder, kept_folder, forest_folder):
+    for each in (folder, kept_folder, forest_folder):
         bundle = load_bundle(each)
         assert len(bundle.golden.outputs) == 64
         assert bundle.replay_golden() <= 1e-7
@@ -124,7 +157,9 @@ def test_a_value_that_the_original_refuses_is_refused_with_its_name(tmp_path, va
         bundle.predict(frame)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "golden.json", "environment.txt"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.treelite", "model.skops", "contract.json", "golden.json", "environment.txt"]
+)
 def test_a_changed_file_is_refused_before_it_is_read(folder, tmp_path, name):
     broken = copied(folder, tmp_path)
     (broken / name).write_bytes(b"not what was released")
@@ -167,6 +202,60 @@ def test_a_planted_artefact_that_would_run_code_is_refused_by_its_types(kept_fol
     with pytest.raises(ModelError, match=r"types that windrow does not trust: .*Planted"):
         load_bundle(broken)
     assert not Path("/tmp/windrow-planted").exists()
+
+
+def test_a_model_file_of_trees_that_is_none_is_refused(forest_folder, tmp_path):
+    for number, planted in enumerate((b"planted", encode_forest([Column("a")], b"planted"))):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(ModelError, match=r"(is no model of trees|treelite cannot load the model)"):
+            load_bundle(rehashed(copied(forest_folder, tmp_path / str(number)), "model.treelite", planted))
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
+def members_of(folder: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(folder / "model.skops") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_trusted_model_with_a_harmful_part_planted_into_it_is_refused_by_that_part(kept_folder, tmp_path):
+    """The outer names stay right; only what a tree's own state is built from is exchanged."""
+    members = members_of(kept_folder)
+    schema = members["schema.json"].decode()
+    planted = schema.replace('"TreePredictor"', '"system"').replace(
+        '"sklearn.ensemble._hist_gradient_boosting.predictor"', '"os"'
+    )
+    assert planted != schema
+    broken = rehashed(
+        copied(kept_folder, tmp_path), "model.skops", zipped({**members, "schema.json": planted.encode()})
+    )
+    with pytest.raises(ModelError, match=r"types that windrow does not trust: 'os\.system'"):
+        load_bundle(broken)
+
+
+def test_an_archive_that_names_files_outside_of_itself_is_refused(kept_folder, tmp_path):
+    harmful = zipped({**members_of(kept_folder), "../../planted": b"x"})
+    with pytest.raises(ModelError, match=r"names files outside of itself: '\.\./\.\./planted'"):
+        load_bundle(rehashed(copied(kept_folder, tmp_path), "model.skops", harmful))
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_before_it_is_unpacked(kept_folder, tmp_path):
+    harmful = zipped({"schema.json": b" " * (80 * 2**20)})
+    assert len(harmful) < 2**17
+    with pytest.raises(ModelError, match=r"would grow from [\d,]+ to 83,886,080 bytes"):
+        load_bundle(rehashed(copied(kept_folder, tmp_path), "model.skops", harmful))
+
+
+def test_a_release_of_a_newer_list_of_trusted_types_is_refused(kept_folder):
+    release = msgspec.structs.replace(read_release(kept_folder), trusted_types=99)
+    with pytest.raises(ModelError, match=r"written under list 99 of trusted types, and this windrow has list 1"):
+        load_bundle(kept_folder, release)
 
 
 def test_a_pickle_is_not_read(kept_folder, tmp_path):

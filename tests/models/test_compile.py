@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -11,6 +12,7 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -18,6 +20,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 
 from tests.models.making import MIXED, NUMBERS, columns, fitted, frame_of
 from windrow.errors import ModelError
+from windrow.features.arrow import to_pandas
 from windrow.features.contract import canonical
 from windrow.models.compile import compile_estimator
 from windrow.models.runtime import SklearnModel
@@ -67,16 +70,38 @@ def test_the_answer_is_the_originals_for_every_kind_of_column():
     np.testing.assert_allclose(found, original, rtol=0, atol=1e-5)
 
 
-def test_a_forest_that_meets_missing_values_stays_in_scikit_learn():
+def test_a_forest_that_meets_missing_values_goes_past_onnx_to_treelite():
     made = compiled(RandomForestClassifier(10, random_state=0), NUMBERS)
-    assert made.backend == "sklearn"
+    assert (made.backend, made.layout, list(made.models)) == ("treelite", "matrix", ["treelite", "sklearn"])
     assert "rows differently, by up to" in made.reason
 
 
-def test_boosted_trees_behind_a_scaler_stay_in_scikit_learn():
+def test_boosted_trees_behind_a_scaler_go_past_onnx_to_treelite():
     made = compiled(make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=60)), NUMBERS)
-    assert made.backend == "sklearn"
+    assert made.backend == "treelite"
     assert "rows differently, by up to" in made.reason
+
+
+@pytest.mark.parametrize(("column", "contract"), [("c", NUMBERS), ("plan", MIXED)])
+def test_categories_of_histogram_boosting_go_past_onnx_to_treelite(column, contract):
+    made = compiled(HistGradientBoostingClassifier(categorical_features=[column], **TREES), contract)
+    assert made.backend == "treelite"
+    assert max(made.parity["max_difference"].values()) <= 1e-12
+
+
+def test_calibrated_histogram_boosting_that_onnx_gets_wrong_stays_in_scikit_learn():
+    boosted = HistGradientBoostingClassifier(categorical_features=["c"], **TREES)
+    made = compiled(CalibratedClassifierCV(boosted, cv=2), NUMBERS)
+    assert (made.backend, made.batch_backend) == ("sklearn", "sklearn")
+    assert "treelite: cannot be taken over by treelite" in made.reason
+
+
+def test_every_proven_way_is_kept_and_the_fastest_scores_batches():
+    made = compiled(make_pipeline(one_hot(handle_unknown="ignore"), HistGradientBoostingClassifier(**TREES)), MIXED)
+    assert list(made.models) == list(made.backends) == ["onnx", "treelite", "sklearn"]
+    speeds = {name: way.rows_per_second for name, way in made.backends.items()}
+    assert speeds[made.batch_backend] == max(speeds.values())
+    assert all(way.us_per_row > 0 for way in made.backends.values())
 
 
 def test_a_class_decided_by_the_last_bit_is_not_left_to_the_compiled_model():
@@ -101,6 +126,19 @@ def test_what_cannot_be_converted_stays_in_scikit_learn_and_says_so():
     made = compiled(make_pipeline(FunctionTransformer(np.square), HistGradientBoostingRegressor(**TREES)), NUMBERS)
     assert made.backend == "sklearn"
     assert "cannot be converted to ONNX" in made.reason
+    assert "FunctionTransformer runs a function of its own" in made.reason
+
+
+def test_text_whose_case_onnx_gets_wrong_stays_in_scikit_learn():
+    """Lower-casing in ONNX Runtime knows no letter outside of ASCII where the machine's language is not there."""
+    frame = frame_of(MIXED)
+    places = {"x": "école", "y": "ville", "z": "mer"}
+    frame["plan"] = np.array([places.get(p, p) for p in frame["plan"]], dtype=object)
+    target = (frame["plan"] == "école").astype(float)
+    model = make_pipeline(make_column_transformer((TfidfVectorizer(), "plan")), LogisticRegression())
+    made = compile_estimator(model.fit(to_pandas(frame), target), MIXED, frame)
+    assert made.backend == "sklearn"
+    assert "rows differently" in made.reason
 
 
 def test_columns_in_which_the_original_refuses_missing_values_are_recorded():

@@ -340,3 +340,16 @@ def test_nothing_outside_of_the_reports_is_ever_served(fraud: Caller, path: str)
 def test_an_outcome_of_a_class_service_is_0_or_1(fraud: Caller) -> None:
     answer = fraud("POST", "/v1/fraud/outcomes", {"outcomes": [{"request_id": "r", "row": 0, "value": 0.5}]})
     assert (answer.status, answer.json["where"]) == (422, "$.outcomes[0].value")
+
+
+def test_the_card_of_a_release_is_served_by_its_address(fraud: Caller) -> None:
+    release = world.release_with_card(fraud.worker.settings, "fraud-1", "fraud-9")
+    page = fraud("GET", f"/ui/releases/{release.id}")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"<h1>Release fraud-9</h1>" in page.body
+
+
+@pytest.mark.parametrize("id", ["fraud-1", "absent", "../metadata.db", ""])
+def test_where_there_is_no_card_nothing_else_is_served(fraud: Caller, id: str) -> None:
+    answer = fraud("GET", f"/ui/releases/{id}")
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")

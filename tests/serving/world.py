@@ -11,6 +11,7 @@ import numpy as np
 
 from windrow.features.contract import Contract, Lookup, OnDemand
 from windrow.models.bundle import MODEL_FILES, Golden, golden_pairs
+from windrow.models.card import card
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, Release, sha256
 from windrow.models.runtime import MATRIX_INPUT, SklearnModel
@@ -192,3 +193,17 @@ def _register(
         registry.promote(contract.view, id, reason="test")
     metadata.close()
     return id
+
+
+def release_with_card(settings: Settings, like: str, id: str) -> Release:
+    """Register a copy of a release that has a model card."""
+    metadata = Metadata(settings.metadata)
+    registry = Registry(metadata, settings.folder("releases"))
+    old = registry.release(like)
+    files = {name: (registry.path(like) / name).read_bytes() for name in old.files}
+    release = msgspec.structs.replace(old, id=id, number=9)
+    files["card.html"] = card(release).encode()
+    release = msgspec.structs.replace(release, files={name: sha256(data) for name, data in files.items()})
+    registry.register(release, files)
+    metadata.close()
+    return release

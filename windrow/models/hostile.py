@@ -98,7 +98,9 @@ def hostile_rows(frame: Frame, refused: Refused, *, mixed: int = 1_000, seed: in
     allowed = {name: _allowed(name, values, refused) for name, values in frame.items()}
     alone = [planted(frame, name, kind) for name, kinds in allowed.items() for kind in kinds]
     everywhere = [_everywhere(frame, allowed, kind) for kind in (*NUMBERS, *TEXTS)]
-    return _stacked([*alone, *everywhere, _mixed(frame, allowed, mixed, np.random.default_rng(seed))])
+    return _stacked(
+        [*alone, *everywhere, _shouted(frame, allowed), _mixed(frame, allowed, mixed, np.random.default_rng(seed))]
+    )
 
 
 def boundary_rows(model: Model, frame: Frame, *, per_column: int = 16, seed: int = 0) -> Frame:
@@ -184,9 +186,14 @@ def _bisected(
     left = model.predict(_with(rows, where, _float(low)))
     while (high - low > 1).any():
         middle = (low + high) // 2
-        jumped = model.predict(_with(rows, where, _float(middle))) != left
+        jumped = _differ(model.predict(_with(rows, where, _float(middle))), left)
         low, high = np.where(jumped, low, middle), np.where(jumped, middle, high)
     return low, high
+
+
+def _differ(found: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    differ = found != other
+    return differ if differ.ndim == 1 else np.asarray(differ.any(axis=1))
 
 
 def _allowed(name: str, values: NDArray[Any], refused: Refused) -> list[str]:
@@ -199,6 +206,13 @@ def _everywhere(frame: Frame, allowed: dict[str, list[str]], kind: str) -> Frame
         if kind in allowed[name]:
             made[name][:] = kinds_of(frame[name])[kind]
     return made
+
+
+def _shouted(frame: Frame, allowed: dict[str, list[str]], rows: int = 100) -> Frame:
+    """Write the data's own texts in capitals: what a model makes of case depends on the machine's language."""
+    made = resampled(frame, rows, seed=2)
+    texts = {n: v for n, v in made.items() if v.dtype == object and "unseen" in allowed[n]}
+    return {**made, **{name: np.array([t.upper() for t in v], dtype=object) for name, v in texts.items()}}
 
 
 def _mixed(frame: Frame, allowed: dict[str, list[str]], rows: int, rng: np.random.Generator) -> Frame:

@@ -14,7 +14,7 @@ from windrow.models.compile import Compiled
 from windrow.models.release import sha256
 
 GOLDEN_ROWS = 64
-_NAMED = ("windrow", "numpy", "scikit-learn", "onnxruntime", "onnx", "skl2onnx", "skops", "pandas")
+_NAMED = ("windrow", "numpy", "scikit-learn", "onnxruntime", "onnx", "skl2onnx", "treelite", "skops", "pandas")
 
 
 def pack(compiled: Compiled, contract: Contract, frame: Frame) -> dict[str, bytes]:
@@ -32,7 +32,7 @@ def pack(compiled: Compiled, contract: Contract, frame: Frame) -> dict[str, byte
     golden = golden_frame(frame, compiled)
     outputs = compiled.model(contract).predict(golden)
     return {
-        MODEL_FILES[compiled.backend]: compiled.payload,
+        **{MODEL_FILES[backend]: made.payload for backend, made in compiled.models.items()},
         "contract.json": msgspec.json.format(msgspec.json.encode(contract, order="deterministic"), indent=1),
         "golden.json": msgspec.json.encode(golden_pairs(golden, outputs)),
         "environment.txt": environment_text().encode(),

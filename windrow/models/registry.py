@@ -12,7 +12,8 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from windrow.errors import ModelError, NotFoundError, StoreError, closest, listed
-from windrow.models.bundle import Bundle, load_bundle, write_bundle
+from windrow.models.bundle import Bundle, checked_file, load_bundle, write_bundle
+from windrow.models.card import FILE as CARD
 from windrow.models.promotion import Override, objections, refused, stale_groups
 from windrow.models.release import Release, decode_release, encode_release
 
@@ -157,6 +158,18 @@ class Registry:
                 next_step=f"look into {self._folder.name}/ or run `windrow releases SERVICE`",
             )
         return self._folder / id
+
+    def card(self, id: str) -> bytes:
+        """Return a release's model card, an HTML page.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such release.
+        ModelError
+            If it has no card, or that was changed.
+        """
+        return checked_file(self.path(id), self.release(id), CARD)
 
     def load(self, id: str) -> Bundle:
         """Return a release's bundle; its files are checked against the registry's own copy of the hashes.

@@ -12,9 +12,11 @@ from windrow.features.contract import Contract
 
 FORMAT = 1
 
-Task = Literal["classification", "regression"]
-Backend = Literal["onnx", "sklearn"]
+Task = Literal["classification", "multiclass", "regression"]
+Backend = Literal["onnx", "treelite", "sklearn"]
 Verdict = Literal["passed", "waived", "failed"]
+BACKENDS: tuple[Backend, ...] = ("onnx", "treelite", "sklearn")
+"""In the order in which they are tried for serving."""
 
 
 class Waived(msgspec.Struct, frozen=True):
@@ -22,6 +24,24 @@ class Waived(msgspec.Struct, frozen=True):
 
     reason: str
     until: int
+
+
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to answer that was proven equal to the original.
+
+    Attributes
+    ----------
+    max_difference
+        Kind of rows -> the largest difference.
+    rows_per_second
+        In batch, on the held-out rows, when the release was made.
+    us_per_row
+        Of a single row, in microseconds.
+    """
+
+    max_difference: dict[str, float]
+    rows_per_second: float
+    us_per_row: float
 
 
 class GateResult(msgspec.Struct, frozen=True):
@@ -103,7 +123,13 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     seq
         The write order up to which the training data were read.
     backend, backend_reason
-        ``onnx``, or ``sklearn`` and why the compiled model was not taken.
+        ``onnx``; or ``treelite`` or ``sklearn`` and why the ones before it were not taken.
+    batch_backend, backends
+        What batch scoring answers with: the fastest of the proven ones, which are all in the bundle.
+    trusted_types
+        Number of the allow-list that its scikit-learn file was written under.
+    classes
+        Names of the classes in the order of their probabilities; empty but for three or more.
     layout
         How the compiled model takes its inputs: one ``matrix``, or one tensor per column (``columns``).
     parity
@@ -150,6 +176,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None = None
     schedule: str = "@daily"
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    batch_backend: Backend | None = None
+    backends: dict[Backend, Proven] = msgspec.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    trusted_types: int = 1
     format: int = FORMAT
 
     @property

@@ -1,4 +1,4 @@
-"""The two ways a model answers: an ONNX Runtime session, or scikit-learn itself.
+"""The ways a model answers: an ONNX Runtime session, trees in treelite, or scikit-learn itself.
 
 Only what a request needs is imported at the top; scikit-learn, skops and pandas come with `SklearnModel`.
 """
@@ -8,30 +8,41 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.errors import ModelError, listed
 from windrow.features.contract import Contract, Frame, matrix
-from windrow.models.release import Task
-from windrow.models.trusted import check_types
+from windrow.models.forest import TreeliteModel
+from windrow.models.release import Backend, Task
+from windrow.models.trusted import check_archive, check_types
 
 Layout = Literal["matrix", "columns"]
 MATRIX_INPUT = "inputs"
 
 
 class Model(Protocol):
-    """Answers a canonical frame of n rows with float64 of shape (n,)."""
+    """Answers a canonical frame of n rows with float64 of shape (n,), or (n, classes) for three classes or more."""
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
-        """Return the probability of class 1, or the value."""
+        """Return the probability of class 1, of each class, or the value."""
+        ...
+
+
+class MatrixModel(Model, Protocol):
+    """A compiled model: it also takes all columns as one array where its layout is ``matrix``."""
+
+    layout: Layout
+
+    def predict_matrix(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Answer a float32 matrix of shape (n, features) in the contract's order."""
         ...
 
 
 class OnnxModel:
-    """A compiled model in ONNX Runtime: one thread, on the CPU.
+    """A compiled model in ONNX Runtime, on the CPU.
 
     Parameters
     ----------
@@ -41,17 +52,19 @@ class OnnxModel:
         Names and order of the inputs.
     layout
         ``matrix``: one float32 input of shape (n, features); ``columns``: one (n, 1) input per column.
+    threads
+        One, so that requests do not wait for each other's threads; more for batches.
     """
 
-    def __init__(self, payload: bytes, contract: Contract, *, task: Task, layout: Layout) -> None:
+    def __init__(self, payload: bytes, contract: Contract, *, task: Task, layout: Layout, threads: int = 1) -> None:
         self.layout = layout
-        self._classes = task == "classification"
-        self._session = _session(payload)
+        self._task = task
+        self._session = _session(payload, threads)
         self._inputs = _inputs(self._session, contract, layout)
         self._outputs = [self._session.get_outputs()[-1].name]
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
-        """Return the probability of class 1, or the value, as float64 of shape (n,)."""
+        """Return the probability of class 1, of each class, or the value, as float64."""
         if self.layout == "matrix":
             return self.predict_matrix(matrix(frame))
         return self._run({name: frame[name].reshape(-1, 1) for name in self._inputs})
@@ -70,8 +83,7 @@ class OnnxModel:
             made = self._session.run(self._outputs, feed)[0]
         except Exception as error:  # noqa: BLE001 - the runtime raises pybind classes that share no public base
             raise _refused(error) from error
-        column = made[:, 1] if self._classes else made.reshape(-1)
-        return np.asarray(column, dtype=np.float64)
+        return _answers(made, self._task)
 
 
 class SklearnModel:
@@ -81,11 +93,12 @@ class SklearnModel:
 
     def __init__(self, estimator: Any, *, task: Task) -> None:
         self.estimator = estimator
-        self._classes = task == "classification"
+        self._task = task
 
     @classmethod
     def load(cls, payload: bytes, *, task: Task, where: str) -> SklearnModel:
         """Read a skops file whose hash was checked; refuse types that are not on our list."""
+        check_archive(payload, where=where)
         from skops.io import get_untrusted_types, loads
 
         try:
@@ -105,7 +118,7 @@ class SklearnModel:
             ) from error
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
-        """Return the probability of class 1, or the value, as float64 of shape (n,).
+        """Return the probability of class 1, of each class, or the value, as float64.
 
         Raises
         ------
@@ -116,10 +129,30 @@ class SklearnModel:
 
         inputs = to_pandas(frame)
         try:
-            made = self.estimator.predict_proba(inputs)[:, 1] if self._classes else self.estimator.predict(inputs)
+            number = self._task == "regression"
+            made = self.estimator.predict(inputs) if number else self.estimator.predict_proba(inputs)
         except (ValueError, TypeError) as error:
             raise _refused(error) from error
-        return np.asarray(made, dtype=np.float64).reshape(-1)
+        return _answers(np.asarray(made), self._task)
+
+
+class Way(NamedTuple):
+    """How a model file is to be read."""
+
+    backend: Backend
+    layout: Layout
+    task: Task
+
+
+def open_model(
+    way: Way, payload: bytes, contract: Contract, *, threads: int = 1, where: str = "the model file"
+) -> Model:
+    """Return a model from the bytes of its file, whose hash was checked."""
+    if way.backend == "onnx":
+        return OnnxModel(payload, contract, task=way.task, layout=way.layout, threads=threads)
+    if way.backend == "treelite":
+        return TreeliteModel(payload, contract, task=way.task, threads=threads)
+    return SklearnModel.load(payload, task=way.task, where=where)
 
 
 @contextmanager
@@ -131,15 +164,27 @@ def few_threads() -> Iterator[None]:
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    with threadpool_limits(limits=max(1, (os.cpu_count() or 1) // 2)):
+    with threadpool_limits(limits=batch_threads()):
         yield
 
 
-def _session(payload: bytes) -> Any:
+def batch_threads() -> int:
+    """Return how many native threads a batch may use: half of the cores."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+def _answers(made: NDArray[Any], task: Task) -> NDArray[np.float64]:
+    """Take what is asked from a model's output of shape (n,), (n, 1) or (n, classes)."""
+    if task == "multiclass" or made.ndim == 1:
+        return np.asarray(made, dtype=np.float64)
+    return np.asarray(made[:, -1], dtype=np.float64)
+
+
+def _session(payload: bytes, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # a refused row is our error to report, not a line on stderr
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

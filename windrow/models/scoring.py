@@ -89,7 +89,7 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
     refused = bundle.refused(frame)
     answers = np.full(spine.num_rows, np.nan)
     if not refused.all():
-        answers[~refused] = bundle.predict({name: values[~refused] for name, values in frame.items()})
+        answers[~refused] = bundle.predict_batch({name: values[~refused] for name, values in frame.items()})
     statuses = [_missing(frame), *(framed[status_column(lookup)].to_numpy() for lookup in contract.lookups)]
     known = pa.repeat(pa.scalar(now, pa.int64()), spine.num_rows).cast(pa.timestamp("us", "UTC"))
     made = spine.add_column(spine.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)

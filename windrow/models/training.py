@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from windrow.clock import from_micros
 from windrow.errors import ModelError
 from windrow.features.contract import numbers
+from windrow.models import card, trusted
 from windrow.models.bundle import Bundle, open_bundle
 from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator
@@ -27,11 +28,11 @@ from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, GateResult, Release, sha256
-from windrow.models.runtime import SklearnModel, few_threads
+from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.search import Say
 from windrow.models.service import PredictionService
 from windrow.models.splits import TEST, TRAIN, VALIDATION
-from windrow.models.tracking import code_of, parameters_of, record_run, run_of
+from windrow.models.tracking import Run, code_of, parameters_of, record_run, run_of
 
 if TYPE_CHECKING:
     from windrow.models.compile import Compiled
@@ -83,20 +84,46 @@ def train(
     _check_view(service, dataset)
     fitted = fit(service, dataset, say=say) if estimator is None else chosen(estimator, service)
     judged = evaluate(service, dataset, fitted.estimator)
-    contract, held_out = service.view.contract, load_split(dataset, service.view.contract, TEST)
-    compiled = compile_estimator(fitted.estimator, contract, held_out.frame)
-    files = pack(compiled, contract, held_out.frame)
+    held_out = load_split(dataset, service.view.contract, TEST)
+    compiled = compile_estimator(fitted.estimator, service.view.contract, held_out.frame)
+    facts = _run_facts(service, dataset, fitted, code=code)
+    release = register(
+        service, dataset, compiled, judged=judged, facts=facts, registry=registry, metadata=metadata, begin=begin
+    )
+    if release.passed:
+        registry.promote(service.name, release.id, reason=_reason(release), at=at)
+    return release
+
+
+def register(
+    service: PredictionService, dataset: TrainingDataset, compiled: Compiled, *, judged: Metrics, facts: dict[str, Any],
+    registry: Registry, metadata: Metadata, begin: float,
+) -> Release:  # fmt: skip
+    """Pack a proven model, judge it by the service's gates, and make it visible in the registry.
+
+    Parameters
+    ----------
+    judged
+        From `evaluate`.
+    facts
+        What else is known of it: the release carries it as evidence, without the curves and trials, which stand
+        in the record of this run.
+    begin
+        When the work began, of `time.perf_counter`.
+    """
+    held_out = load_split(dataset, service.view.contract, TEST)
+    files = pack(compiled, service.view.contract, held_out.frame)
     release = _release(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
-    facts = _run_facts(service, dataset, fitted, code=code)
-    shown = ("estimator", "parameters", "code", "train", "validation", "validation_baseline")
-    release = msgspec.structs.replace(release, evidence={name: facts[name] for name in shown})
+    evidence = {name: value for name, value in facts.items() if name not in ("curves", "trials")}
+    release = msgspec.structs.replace(release, evidence=evidence)
     release = _judged(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
+    files[card.FILE] = card.card(release).encode()
+    release = msgspec.structs.replace(release, files=hashes(files))
     registry.register(release, files)
-    record_run(metadata, run_of(release, seconds=time.perf_counter() - begin, **facts))
-    if release.passed:
-        registry.promote(service.name, release.id, reason=_reason(release), at=at)
+    kept = {"parameters": {}} | {name: value for name, value in facts.items() if name in Run.__struct_fields__}
+    record_run(metadata, run_of(release, seconds=time.perf_counter() - begin, **kept))
     return release
 
 
@@ -110,9 +137,16 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
         it is measured on the others, and ``baseline`` has the estimator's metrics on these rows as
         ``model_<metric>`` (and ``rows``), so that both are compared on the same ones.
     """
+    return judge(service, dataset, SklearnModel(estimator, task=task_for(service)), split=split)
+
+
+def judge(service: PredictionService, dataset: TrainingDataset, model: Model, *, split: str = TEST) -> Metrics:
+    """Return what `evaluate` does, for a model of any kind."""
     contract, task = service.view.contract, task_for(service)
     learn, judged = load_split(dataset, contract, TRAIN), load_split(dataset, contract, split)
-    answers, naive = _answers(service, estimator, judged), baseline_of(service, learn, judged)
+    with few_threads():
+        answers = model.predict(judged.frame)
+    naive = baseline_of(service, learn, judged)
     has = ~np.isnan(naive)
     baseline = metrics_of(task, judged.y[has], naive[has])
     if not has.all():
@@ -121,18 +155,15 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
     return {"metrics": metrics_of(task, judged.y, answers), "baseline": baseline}
 
 
-def _answers(service: PredictionService, estimator: Any, rows: Split) -> NDArray[np.float64]:
-    with few_threads():
-        return SklearnModel(estimator, task=task_for(service)).predict(rows.frame)
-
-
 def _run_facts(
     service: PredictionService, dataset: TrainingDataset, fitted: Fitted, *, code: str | None
 ) -> dict[str, Any]:
-    """Return what the tracking table keeps of a run, besides what its release says."""
+    """Return what is kept of a run, besides what its release says."""
     estimator, test = fitted.estimator, load_split(dataset, service.view.contract, TEST)
     nothing: Metrics = {"metrics": {}, "baseline": {}}
     tuned = evaluate(service, dataset, estimator, split=VALIDATION) if VALIDATION in dataset.splits else nothing
+    with few_threads():
+        answers = SklearnModel(estimator, task=task_for(service)).predict(test.frame)
     return {
         "estimator": type(estimator).__name__,
         "parameters": parameters_of(estimator),
@@ -140,7 +171,7 @@ def _run_facts(
         "train": evaluate(service, dataset, estimator, split=TRAIN)["metrics"],
         "validation": tuned["metrics"],
         "validation_baseline": tuned["baseline"],
-        "curves": curves_of(task_for(service), test.y, _answers(service, estimator, test)) | learning_of(estimator),
+        "curves": curves_of(task_for(service), test.y, answers) | learning_of(estimator),
         "trials": fitted.trials,
     }
 
@@ -163,6 +194,7 @@ def _release(
         view_fingerprint=contract.fingerprint, groups={g.table_name: g.fingerprint for g in service.view.groups},
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
+        batch_backend=compiled.batch_backend, backends=compiled.backends, trusted_types=trusted.FORMAT,
         metrics=judged["metrics"], baseline=judged["baseline"], gates=[], files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",

@@ -13,9 +13,11 @@ from windrow.features.source import Source
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ, fingerprint
 
 if TYPE_CHECKING:
+    from windrow.settings import Settings
     from windrow.stores.lake import LakeTable
 
 Metadata = dict[str, Any]
+_ADDRESS, _DEFAULT_ADDRESS = "service/url", "http://127.0.0.1:3000"
 _SYSTEM = {EVENT_TIME: "when it was true", KNOWN_AT: "when it could be known", SEQ: "write order"}
 
 
@@ -110,3 +112,9 @@ def _cell(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
+
+
+def report_address(settings: "Settings") -> str:
+    """Return the address that reports and model cards are linked by; ``windrow up`` answers there, whatever its port."""
+    file = settings.home / _ADDRESS
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else _DEFAULT_ADDRESS

@@ -11,7 +11,7 @@ from windrow.errors import ModelError, NotFoundError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.checks import gate_results
 from windrow.orchestrate.factories import Events
-from windrow.orchestrate.facts import Metadata, comparison
+from windrow.orchestrate.facts import Metadata, comparison, report_address
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
 
@@ -114,14 +114,19 @@ def make_release(
             exists=f"Live is {stores.metadata.live(service.name) or 'none'}",
             next_step="improve features or model and train again, or change the gate",
         )
-    facts = {**_release_facts(release), **_picture(service, dataset, release, stores), **made.facts}
+    facts: Metadata = {
+        "model card": dg.MetadataValue.url(f"{report_address(stores.settings)}/ui/releases/{release.id}")
+    }
+    facts |= {**_release_facts(release), **_picture(service, dataset, release, stores), **made.facts}
     yield dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(_content(release)))
 
 
 def _content(release: "Release") -> str:
     # Training the same rows in the same way gives the same files: then nothing below is out of date.
-    models = {name: digest for name, digest in release.files.items() if name.startswith("model.")}
-    return fingerprint([models, release.view_fingerprint])
+    # Of several proven models the one that serves counts: the others say the same.
+    from windrow.models.bundle import MODEL_FILES
+
+    return fingerprint([release.files[MODEL_FILES[release.backend]], release.view_fingerprint])
 
 
 def _release_facts(release: "Release") -> Metadata:
@@ -137,6 +142,8 @@ def _release_facts(release: "Release") -> Metadata:
     }
     facts |= {"code": release.evidence["code"], "data up to _seq": str(release.seq)}
     facts |= {"answers with": release.backend, "parity": dg.MetadataValue.json(release.parity)}
+    facts |= {"answers batches with": release.batch_backend or release.backend}
+    facts |= {f"{name}, rows/s in batch": way.rows_per_second for name, way in release.backends.items()}
     facts |= {"why not compiled": release.backend_reason} if release.backend_reason else {}
     return {**facts, "dataset": release.dataset.id, "dataset rows": release.dataset.rows}
 

@@ -11,7 +11,15 @@ from windrow.features.source import Source
 from windrow.models.service import Drift, PredictionService
 from windrow.orchestrate.checks import drift_check, drift_result, gate_checks, monitor_key
 from windrow.orchestrate.factories import Events, Plan, build
-from windrow.orchestrate.facts import Metadata, counts, moment, schema_of, table_facts, table_fingerprint
+from windrow.orchestrate.facts import (
+    Metadata,
+    counts,
+    moment,
+    report_address,
+    schema_of,
+    table_facts,
+    table_fingerprint,
+)
 from windrow.orchestrate.lineage_facts import dataset_lineage, prediction_lineage
 from windrow.orchestrate.notebook_file import NotebookFile
 from windrow.orchestrate.notebooks import config_schema, inputs, run_notebook
@@ -20,7 +28,6 @@ from windrow.orchestrate.releases import Made, dataset_of, live_bundle, make_rel
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.tags import op_tags
 from windrow.schema import EVENT_TIME, KNOWN_AT, fingerprint
-from windrow.settings import Settings
 
 if TYPE_CHECKING:
     from windrow.models.dataset import TrainingDataset
@@ -34,7 +41,6 @@ _ROWS = dg.Field(
     description="view: the past, recomputed; log: the vectors that were served, with the outcomes that came of them.",
 )
 # Where `windrow up` says that the online service listens; reports are opened there.
-_ADDRESS, _DEFAULT_ADDRESS = "service/url", "http://127.0.0.1:3000"
 
 
 def service_assets(
@@ -280,12 +286,6 @@ def _scored_facts(scored: "Scored", now: int) -> Metadata:
     # Green with nothing inside is the trap: a run that scored nothing says so.
     facts |= {} if scored.rows.num_rows else {"skipped because": "the spine has no row in this time"}
     return {**facts, "as of": moment(now)}
-
-
-def report_address(settings: Settings) -> str:
-    """Return the address that reports are linked by; ``windrow up`` answers there, whatever its port."""
-    file = settings.home / _ADDRESS
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else _DEFAULT_ADDRESS
 
 
 def _drift_facts(report: "DriftReport", stores: Stores) -> Metadata:

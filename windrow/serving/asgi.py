@@ -31,6 +31,7 @@ _PLAIN = (b"", b"identity")
 
 _ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
+_CARDS = "/ui/releases/"
 _HTML = b"text/html; charset=utf-8"
 _log = logging.getLogger("windrow.serving")
 
@@ -113,6 +114,9 @@ class WindrowMiddleware:
                 return self._read(method, lambda: self._describe(parts[0]))
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
             return await asyncio.to_thread(self._read, method, lambda: self._report(path))
+        if path.startswith(_CARDS):
+            id = path.removeprefix(_CARDS)
+            return await asyncio.to_thread(self._read, method, lambda: Reply(200, self._worker.card(id), _HTML))
         if path == "/ui/lineage":
             return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
         page = self._pages.get(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from windrow.errors import ModelError
+from windrow.errors import ModelError, NotFoundError, RequestError
 from windrow.models.bundle import load_bundle, read_release
 from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
@@ -68,6 +68,13 @@ class Loader:
             predictor.close()
             raise
 
+    def card(self, id: str) -> bytes:
+        """Return the model card of a release; raise `RequestError` (404) where there is none."""
+        try:
+            return self._registry.card(id)
+        except (ModelError, NotFoundError) as error:
+            raise RequestError(404, "no-card", error.what, where="path", next_step=error.next_step) from error
+
     def heard(self, known: Mapping[str, int]) -> None:
         """Learn the latest known time of sources from events that this worker took in: ahead of the metadata."""
         self._heard.update(known)
@@ -81,7 +88,7 @@ class Loader:
 
     def _predictor(self, release: Release) -> Predictor:
         folder = self._registry.path(release.id)
-        if release.backend == "onnx":
+        if release.backend != "sklearn":
             bundle = load_bundle(folder, release)
             bundle.replay_golden()
             return CompiledPredictor(bundle)

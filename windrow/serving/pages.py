@@ -34,7 +34,7 @@ def index(live: LiveServices) -> bytes:
 
 def _index_row(service: LiveService) -> str:
     name, release = html.escape(service.name), html.escape(service.release.id)
-    return f'<tr><td><a href="/v1/{name}">{name}</a><td>{release}<td><code>POST /v1/{name}/predict</code>'
+    return f'<tr><td><a href="/v1/{name}">{name}</a><td><a href="/ui/releases/{release}">{release}</a><td><code>POST /v1/{name}/predict</code>'
 
 
 def describe(service: LiveService) -> dict[str, Any]:

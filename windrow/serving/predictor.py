@@ -31,15 +31,15 @@ class CompiledPredictor:
     Parameters
     ----------
     bundle
-        A loaded release whose backend is ``onnx``.
+        A loaded release whose backend is ``onnx`` or ``treelite``.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle, model = bundle, bundle.model
         self._matrix = bundle.matrix_input and bundle.contract.numeric
         self._one: _OneRow | None = None
-        if self._matrix and isinstance(model, OnnxModel):
-            self._one = _OneRow(model, len(bundle.contract.features), classes=bundle.release.task == "classification")
+        if self._matrix and isinstance(model, OnnxModel) and bundle.release.task != "multiclass":
+            self._one = _OneRow(model, len(bundle.contract.features))
 
     async def predict(self, vectors: Vectors) -> list[float]:
         """Return the probability of class 1, or the value, of each row."""
@@ -63,7 +63,7 @@ class _OneRow:
     For one thread: the event loop's.
     """
 
-    def __init__(self, model: OnnxModel, width: int, *, classes: bool) -> None:
+    def __init__(self, model: OnnxModel, width: int) -> None:
         import onnxruntime
 
         session = model._session
@@ -73,7 +73,7 @@ class _OneRow:
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(MATRIX_INPUT, onnxruntime.OrtValue.ortvalue_from_numpy(self._input))
         self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(self._output))
-        self._place = int(classes)
+        self._place = self._output.size - 1  # the probability of class 1, or the only value
         # The runtime's own call without its Python wrapper, which asks about devices every time.
         self._run, self._bound = session._sess.run_with_iobinding, self._binding._iobinding
         # None would do, but then the runtime makes new options for every call: 5 of a request's microseconds.

@@ -84,6 +84,10 @@ class Worker:
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         return self.metrics.text()
 
+    def card(self, id: str) -> bytes:
+        """Return the model card of a release, an HTML page; raise `RequestError` (404) where there is none."""
+        return self._loader.card(id)
+
     @property
     def retry_after(self) -> int:
         """Seconds after which an event that was refused may be sent again: by then the lake has had its turn."""

@@ -1,0 +1,164 @@
+"""The model card (Mitchell et al., 2019): one page that says what a release is, how good, and what not to ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from windrow.clock import from_micros, spoken
+from windrow.features.contract import Contract
+from windrow.models.release import Release
+
+FILE = "card.html"
+# The page is one file: nothing may be fetched or run by it, whatever a name in it looks like.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:52rem;padding:0 1rem;color:#111;background:#fff}"
+    "h2{margin-top:1.8rem;font-size:1.15rem}table{border-collapse:collapse;width:100%}"
+    "td,th{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid #ddd;vertical-align:top}"
+    ".passed{color:#075}.failed{color:#a00;font-weight:600}"
+)
+
+_Cells = Sequence[object]
+
+
+def card(release: Release) -> str:
+    """Return the card of a release as an HTML page that needs no network.
+
+    Parameters
+    ----------
+    release
+        With its metrics, baseline and gates.
+    """
+    sections = {
+        "What it is": _facts(_what(release)),
+        "Data": _facts(_data(release)),
+        "How good it is": _table(("metric", "model", "baseline"), _metrics(release)),
+        "Gates": _gates(release),
+        "Ways to answer, each proven equal to the original": _ways(release) + _facts(_parity(release)),
+        "Features": _table(("feature", "dtype", "may be missing", "from"), _features(release.contract)),
+        "Limits": _list(_limits(release)),
+        "Environment": _facts(release.environment),
+    }
+    body = "".join(f"<h2>{escape(title)}</h2>{html}" for title, html in sections.items() if html)
+    title = escape(f"Release {release.id}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>"
+    )
+
+
+def _what(release: Release) -> dict[str, object]:
+    evidence = release.evidence
+    return {
+        "service": release.service,
+        "answers": _answers(release),
+        "made": from_micros(release.created_at).strftime("%Y-%m-%d %H:%M UTC"),
+        "estimator": evidence.get("estimator", ""),
+        "made elsewhere": evidence.get("onboarded", ""),
+        "label": ", ".join(f"{name} {value}" for name, value in release.label.items() if value not in (None, "")),
+        "parameters": ", ".join(f"{n}={v}" for n, v in _top(evidence.get("parameters", {})).items()),
+    }
+
+
+def _top(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what whole parts of a pipeline look like: their own parameters follow by name."""
+    return {name: value for name, value in parameters.items() if len(value) <= 40}
+
+
+def _answers(release: Release) -> str:
+    if release.task == "multiclass":
+        return f"a probability for each of {', '.join(release.classes)}"
+    return "a number" if release.task == "regression" else "the probability of class 1"
+
+
+def _data(release: Release) -> dict[str, object]:
+    dataset = release.dataset
+    return {
+        "training dataset": dataset.id,
+        "made from": "the prediction log" if dataset.kind == "log" else "the feature view, as of each row's own time",
+        **{f"rows to {name}": f"{count:,}" for name, count in dataset.splits.items()},
+        "known up to": from_micros(dataset.now).strftime("%Y-%m-%d %H:%M UTC"),
+        "content": dataset.hash,
+        "feature groups": ", ".join(release.groups),
+        "sources": ", ".join(release.sources),
+    }
+
+
+def _metrics(release: Release) -> list[_Cells]:
+    baseline = release.baseline
+    return [(name, _number(value), _number(baseline.get(name))) for name, value in release.metrics.items()]
+
+
+def _gates(release: Release) -> str:
+    rows = "".join(
+        f'<tr><td>{escape(g.metric)}<td class="{"passed" if g.passed else "failed"}">{"passed" if g.passed else "FAILED"}'
+        f"<td>{escape(g.bar)}<td>{escape(g.why)}"
+        for g in release.gates
+    )
+    return f"<table><tr><th>gate<th>verdict<th>bar<th>what was found{rows}</table>" if rows else "<p>None declared.</p>"
+
+
+def _ways(release: Release) -> str:
+    roles = {release.backend: "requests"}
+    roles[release.batch_backend or release.backend] = (
+        "requests and batches" if release.batch_backend in (None, release.backend) else "batches"
+    )
+    rows = [
+        (name, roles.get(name, ""), f"{max(way.max_difference.values(), default=0.0):.2g}", f"{way.rows_per_second:,.0f}", f"{way.us_per_row:,.1f}")
+        for name, way in release.backends.items()
+    ]  # fmt: skip
+    return _table(("way", "answers", "largest difference", "rows a second in batch", "µs for one row"), rows)
+
+
+def _parity(release: Release) -> dict[str, object]:
+    parity = release.parity
+    compared = ", ".join(f"{count:,} {kind}" for kind, count in parity.get("rows", {}).items())
+    return {
+        "compared on": f"{compared} rows" if compared else "",
+        "measure": parity.get("measure", ""),
+        "compared with": parity.get("original", ""),
+        "why not an earlier way": release.backend_reason,
+    }
+
+
+def _features(contract: Contract) -> list[_Cells]:
+    origin = {v: f"{lookup.group}.{c}" for lookup in contract.lookups for v, c in lookup.columns.items()}
+    origin |= {c.name: f"{c.function}({', '.join(c.inputs.values())})" for c in contract.on_demand}
+    return [
+        (f.name, f.dtype, "yes" if f.nullable else "no", origin.get(f.name, "the request")) for f in contract.features
+    ]
+
+
+def _limits(release: Release) -> list[str]:
+    refused = release.parity.get("refused_by_the_original", {})
+    told = [f"It refuses {kind} values of {', '.join(names)}." for kind, names in refused.items() if names]
+    unknown = "answered with missing values" if release.unknown_entity == "predict" else "refused"
+    told.append(f"An entity that was never published is {unknown}.")
+    told += [
+        f"Values of {lookup.group} older than {spoken(lookup.ttl)} count as missing."
+        for lookup in release.contract.lookups
+        if lookup.ttl
+    ]
+    told.append(f"It was judged on {release.dataset.splits.get('test', 0):,} rows; what differs from them is not vouched for.")  # fmt: skip
+    return told
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return _table((), [(name, value) for name, value in facts.items() if value not in ("", None)])
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}" for line in lines) + "</ul>"
+
+
+def _table(head: Sequence[str], rows: Sequence[_Cells]) -> str:
+    if not rows:
+        return ""
+    top = "<tr>" + "".join(f"<th>{escape(cell)}" for cell in head) if head else ""
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}" for cell in row) for row in rows)
+    return f"<table>{top}{body}</table>"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
