@@ -11,7 +11,14 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tests.models.worlds import DAY, World, chargebacks, fraud_world, payments
+from tests.models.worlds import (
+    DAY,
+    World,
+    chargebacks,
+    customers,  # noqa: F401 - found by the name of card_limit's parameter
+    fraud_world,
+    payments,
+)
 from windrow import Entity, FeatureView, Gate, Label, Online, PredictionService, TimeSplit, feature_group
 from windrow.errors import ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
