@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.stores.ingest_world import asked, card_spend, clicks, page_views, payments, prepare, settings_in
+from tests.stores.ingest.world import asked, card_spend, clicks, page_views, payments, prepare, settings_in
 from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.ingest.events import FOLDER, backlog

@@ -14,7 +14,7 @@ import pytest
 
 from tests.serving import world as services
 from tests.serving.conftest import Answered, eventually
-from tests.stores.ingest_world import declared, prepare, settings_in
+from tests.stores.ingest.world import declared, prepare, settings_in
 from windrow import Source
 from windrow.errors import RequestError
 from windrow.serving.asgi import WindrowMiddleware

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.stores.engine_log import queries
 from windrow import Entity, FeatureGroup, Source, feature_group
 from windrow.errors import ValidationError
+from windrow.stores.compaction import compact
 from windrow.stores.engine import engine
+from windrow.stores.forgetting.erasure import Rows, erase_from_table
 from windrow.stores.lake import Lake
 from windrow.stores.materialize import Write, materialize_group, read_current
 from windrow.stores.metadata import Metadata
@@ -81,20 +85,6 @@ def group_of(function: Callable[..., Any] = spend, **options: Any) -> FeatureGro
     return feature_group(CARD, **options)(function)
 
 
-def queries(work: Callable[[], Any]) -> int:
-    """Count the statements that the engine runs meanwhile, by its own log."""
-    con = engine().con
-    con.execute("CALL enable_logging('QueryLog')")
-    try:
-        before = con.execute("SELECT count(*) FROM duckdb_logs WHERE type = 'QueryLog'").fetchone()[0]
-        work()
-        after = con.execute("SELECT count(*) FROM duckdb_logs WHERE type = 'QueryLog'").fetchone()[0]
-    finally:
-        con.execute("CALL disable_logging()")
-        con.execute("CALL truncate_duckdb_logs()")
-    return int(after - before) - 1  # the second question is in the log too
-
-
 def test_the_engines_log_counts_queries() -> None:
     assert queries(lambda: engine().raw_sql("SELECT 1").fetchone()) == 1
 
@@ -107,6 +97,44 @@ def test_nothing_new_costs_no_query_and_reads_no_row(house: World) -> None:
     assert queries(lambda: made.append(house.run(group))) == 0
     assert (made[0].rows_read, made[0].rows_written, made[0].seq) == (0, 0, first.seq)
     assert made[0].skipped == "the definition, its checks and its inputs are those of the last run"
+
+
+def test_a_compaction_of_the_inputs_costs_no_query_and_reads_no_row(house: World) -> None:
+    house.add((1, 7, 1.5, 0))
+    house.add((2, 8, 1.5, 0))
+    house.run(group_of())
+    compact(house.lake.table(payments.key), everything=True)
+    made: list[Write] = []
+    assert queries(lambda: made.append(house.run(group_of()))) == 0
+    assert made[0].skipped != ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.delete(pa.table({"payment_id": [1]})),
+        lambda table: table.replace(table.schema.empty_table().drop_columns(["_seq"]), "payment_id = 1"),
+        lambda table: erase_from_table(table, Rows("payment_id = 1", [])),
+    ],
+    ids=["deleted", "replaced", "erased"],
+)
+def test_rows_that_are_gone_are_noticed_after_a_compaction_too(house: World, change: Callable[[Any], Any]) -> None:
+    house.add((1, 7, 1.5, 0), (2, 8, 1.5, 0))
+    house.run(group_of())
+    table = house.lake.table(payments.key)
+    change(table)
+    compact(table, everything=True)
+    assert house.run(group_of()).skipped == ""
+    assert house.run(group_of()).skipped != ""
+
+
+def test_a_source_that_was_removed_and_made_again_is_read_again(house: World, tmp_path: Path) -> None:
+    house.add((1, 7, 1.5, 0))
+    house.run(group_of())
+    shutil.rmtree(tmp_path / "house" / "lake" / "sources")
+    house.add((2, 8, 1.5, 0))
+    assert house.run(group_of()).skipped == ""
+    assert 8 in [row["card_id"] for row in house.stored(group_of())]
 
 
 def test_only_new_rows_are_evaluated_where_each_makes_its_own(house: World) -> None:
@@ -135,8 +163,6 @@ def test_changed_checks_judge_every_row_again(house: World) -> None:
 
 
 def test_a_table_that_was_removed_is_made_again(house: World, tmp_path: Path) -> None:
-    import shutil
-
     house.add((1, 7, 1.0, 0))
     house.run(group_of())
     shutil.rmtree(tmp_path / "house" / "lake" / "features")

@@ -11,7 +11,7 @@ from windrow.orchestrate.lineage_facts import group_lineage
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:
-    from windrow.stores.publish import Published
+    from windrow.stores.reached import Published
 
 
 def aggregate_metadata(group: AggregateGroup) -> Metadata:

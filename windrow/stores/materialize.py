@@ -156,7 +156,7 @@ def materialize_group(group: FeatureGroup, lake: Lake, metadata: Metadata, *, fu
     check_version(group, metadata)
     table, state, done = lake.table(group.key), progress.now(group, lake), progress.last(group, metadata)
     again = done is not None and table.exists and not full
-    if again and done is not None and done.same(state):
+    if again and done is not None and progress.same(lake, done, state):
         metadata.record_materialization(group.key)  # nothing was to be made, so it is as new as can be
         return _skipped(group, done)
     state = progress.counted(group, lake, state)

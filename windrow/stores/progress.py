@@ -19,6 +19,7 @@ from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
 from windrow.features.validation import judges_rows_alone
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ, fingerprint
+from windrow.stores.commits import Point, appended, point_of
 from windrow.stores.engine import engine
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from windrow.stores.lake import Lake
     from windrow.stores.metadata import Metadata
 
-_FORMAT = 1
+_FORMAT = 2
 _PLAIN = (ops.UnboundTable, ops.Project, ops.Filter)
 _MANY = (ops.WindowFunction, ops.Reduction, ops.Analytic, ops.Subquery, ops.Impure, ops.ScalarUDF)
 _NOW = (ops.TimestampNow, ops.DateNow)
@@ -40,8 +41,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     definition
         Changes with the definition, its checks and what happens to bad rows; "" where that cannot be told.
-    versions
-        Input -> version of its table.
+    inputs
+        Input -> the version of its table that was read.
     seen, rows
         Newest ``_seq`` of the one source of a row-by-row definition, and its number of rows up to it; else 0.
     quarantined, reasons
@@ -51,16 +52,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     definition: str
-    versions: dict[str, int]
+    inputs: dict[str, Point] = {}
     seen: int = 0
     rows: int = 0
     quarantined: int = 0
     reasons: dict[str, int] = {}
     seq: int = 0
-
-    def same(self, other: Progress) -> bool:
-        """Whether nothing has changed between the two."""
-        return bool(self.definition) and (self.definition, self.versions) == (other.definition, other.versions)
 
 
 def last(group: FeatureGroup, metadata: Metadata) -> Progress | None:
@@ -82,8 +79,15 @@ def now(group: FeatureGroup, lake: Lake) -> Progress:
     NotFoundError
         If an input was never materialised.
     """
-    versions = {owner.key: lake.table(owner.key).open().version() for owner in group.inputs.values()}
-    return Progress(definition=_definition(group), versions=versions)
+    inputs = {owner.key: point_of(lake.table(owner.key)) for owner in group.inputs.values()}
+    return Progress(definition=_definition(group), inputs=inputs)
+
+
+def same(lake: Lake, done: Progress, state: Progress) -> bool:
+    """Whether a run would read with the same definition the same rows as the one that is done; a compaction keeps them."""
+    if not done.definition or (done.definition, done.inputs.keys()) != (state.definition, state.inputs.keys()):
+        return False
+    return all(appended(lake.table(key), done.inputs[key], point) == [] for key, point in state.inputs.items())
 
 
 def counted(group: FeatureGroup, lake: Lake, state: Progress) -> Progress:

@@ -7,22 +7,22 @@ that a run reads only what is new to it: rows written since, and rows whose time
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from windrow.clock import from_micros
 from windrow.errors import StoreError
 from windrow.features.aggregate import AggregateGroup
-from windrow.features.group import FeatureGroup, ibis_dtype
+from windrow.features.group import FeatureGroup
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
 from windrow.stores.ahead import ahead
+from windrow.stores.commits import point_of
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable
 from windrow.stores.online.batch import pack_batch
 from windrow.stores.online.load import attempt
 from windrow.stores.online.rows import Packed
 from windrow.stores.online.store import TXN_ROWS, Key, OnlineStore, Row
+from windrow.stores.publish_appended import publish_appended
+from windrow.stores.reached import Published, Reached, keep, news, reach_of, reached_by, stands, visible
 from windrow.stores.tables import table_of
 
 if TYPE_CHECKING:
@@ -35,44 +35,6 @@ if TYPE_CHECKING:
 
 _TIMES = (EVENT_TIME, KNOWN_AT, SEQ)
 _BATCH = TXN_ROWS // 2048 * 2048  # the engine hands out whole vectors of 2,048 rows
-_MIXED = 1_000_003  # a prime: the sum of `_seq` modulo it tells tables apart that have the same number of rows
-
-
-class Published(NamedTuple):
-    """What one run of the online materialisation did.
-
-    Attributes
-    ----------
-    rows_read
-        Visible rows that were new to this run.
-    entities_written
-        Entities whose stored row changed.
-    entities
-        Entities that are online now.
-    entities_read
-        Entities that the rows were of; each was given to the store once, which is checked.
-    """
-
-    rows_read: int
-    entities_written: int
-    entities: int
-    entities_read: int
-
-
-class Reached(msgspec.Struct, frozen=True, array_like=True):
-    """Up to where a group is online: rows up to `seq`, as far as they are visible at `now`.
-
-    Attributes
-    ----------
-    rows, mixed
-        How many rows were in force at `seq`, and the sum of their ``_seq`` modulo a prime. A commit that was under
-        way when `seq` was read, and a rewrite that removed rows, change them: then everything is read again.
-    """
-
-    seq: int
-    now: int
-    rows: int
-    mixed: int
 
 
 def publish_online(
@@ -124,7 +86,11 @@ def publish_online(
     if keys is not None or not isinstance(table, LakeTable):
         rows = visible(table.scan(engine()), now)
         return _update(group, online, rows if keys is None else _of_keys(rows, keys))
-    before, reached = reached_by(group, online), reach_of(table, now)
+    before, at = reached_by(group, online), point_of(table)
+    made = None if before is None else publish_appended(group, table, online, before=before, at=at, now=now)
+    if made is not None:
+        return made
+    reached = reach_of(table, now, at)
     rows = visible(table.scan(engine()), now)
     if before is None:
         return _first(group, online, rows, reached)
@@ -169,61 +135,10 @@ def publish_states(
     return Published(loaded.rows, loaded.rows, loaded.entities, loaded.rows)
 
 
-def reached_by(group: FeatureGroup, online: OnlineStore) -> Reached | None:
-    """Return up to where a group was published, or None if it never was."""
-    raw = online.mark(_mark(group))
-    return msgspec.msgpack.decode(raw, type=Reached) if raw else None
-
-
-def _mark(group: FeatureGroup) -> str:
-    return f"published/{group.table_name}"
-
-
-def keep(txn: Transaction, group: FeatureGroup, reached: Reached) -> None:
-    """Remember, in a transaction, up to where a group is online."""
-    txn.set_mark(_mark(group), msgspec.msgpack.encode(reached))
-
-
-def reach_of(table: LakeTable, now: int) -> Reached:
-    """Return up to where a run reads that begins now."""
-    # Taken before rows are read: what is committed in between is read now, and once more by the next run.
-    seq = table.stats().seq
-    return Reached(seq, now, *_told(table, seq))
-
-
-def stands(table: LakeTable, before: Reached) -> bool:
-    """Return whether the table as of the last run is what it was then."""
-    return _told(table, before.seq) == (before.rows, before.mixed)
-
-
-def _told(table: LakeTable, seq: int) -> tuple[int, int]:
-    rows = table.scan(engine(), as_of=seq)
-    told = rows.aggregate(rows=rows.count(), mixed=(rows[SEQ] % _MIXED).sum()).to_pyarrow().to_pylist()[0]
-    return told["rows"], int(told["mixed"] or 0)
-
-
-def visible(rows: ir.Table, now: int) -> ir.Table:
-    """Return the rows that have happened and are known at `now`."""
-    moment = _literal_time(now)
-    return rows.filter((rows[EVENT_TIME] <= moment) & (rows[KNOWN_AT] <= moment))
-
-
-def news(rows: ir.Table, before: Reached) -> ir.Table:
-    """Return the rows that an earlier run has not seen: written since, or visible since."""
-    then = _literal_time(before.now)
-    return rows.filter((rows[SEQ] > before.seq) | (rows[EVENT_TIME] > then) | (rows[KNOWN_AT] > then))
-
-
 def _of_keys(rows: ir.Table, keys: pa.Table) -> ir.Table:
     import ibis
 
     return rows.semi_join(ibis.memtable(keys), keys.column_names)
-
-
-def _literal_time(micros: int) -> Any:
-    import ibis
-
-    return ibis.literal(from_micros(micros), type=ibis_dtype("timestamp"))
 
 
 def _first(group: FeatureGroup, online: OnlineStore, rows: ir.Table, reached: Reached) -> Published:

@@ -16,7 +16,7 @@ from windrow.stores.engine import engine
 from windrow.stores.external import ExternalTable
 from windrow.stores.online.load import attempt
 from windrow.stores.online.store import TXN_ROWS, Key, OnlineStore, Row
-from windrow.stores.publish import Published
+from windrow.stores.reached import Published
 
 if TYPE_CHECKING:
     import pyarrow as pa

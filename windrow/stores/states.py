@@ -10,16 +10,17 @@ from windrow.features.aggregate import AggregateGroup
 from windrow.features.tiles import Tiles
 from windrow.features.traces import Event
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
+from windrow.stores.commits import Point, point_of
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable
 from windrow.stores.online.store import Key, OnlineStore, Row
-from windrow.stores.publish import (
+from windrow.stores.publish import batches, publish_states
+from windrow.stores.reached import (
     Published,
     Reached,
-    batches,
+    fresh_files,
     keep,
     news,
-    publish_states,
     reach_of,
     reached_by,
     stands,
@@ -90,9 +91,10 @@ def publish_aggregates(
         If the source was never materialised.
     """
     table = lake.table(group.source.key)
-    before, after = reached_by(group, online), reach_of(table, now)
-    if before is not None and _nothing_new(table, before, now):
+    before, at = reached_by(group, online), point_of(table)
+    if before is not None and _nothing_new(table, before, at=at, now=now):
         return Published(0, 0, online.count(group.table_name), 0)
+    after = reach_of(table, now, at)
     replay, until = _replay(group, lake, folder), now
     rows = table.scan(engine(), as_of=None if replay is None else replay.seq)
     if replay is not None:
@@ -108,7 +110,9 @@ def publish_aggregates(
     return made._replace(rows_read=visible(rows, until).count().to_pyarrow().as_py())
 
 
-def _nothing_new(table: LakeTable, before: Reached, now: int) -> bool:
+def _nothing_new(table: LakeTable, before: Reached, *, at: Point, now: int) -> bool:
+    if fresh_files(table, before, at=at, now=now) == []:
+        return True
     if not stands(table, before):
         return False
     return not news(visible(table.scan(engine()), now), before).count().to_pyarrow().as_py()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.stores.ingest_world import World, asked, now, page_views, settings_in
+from tests.stores.ingest.world import World, asked, now, page_views, settings_in
 from windrow.settings import Settings
 from windrow.stores.ingest.status import told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.stores.ingest_world import card_limit, clicks, payments
+from tests.stores.ingest.world import card_limit, clicks, payments
 from windrow.discover import record_streams, services
 from windrow.errors import StoreError
 from windrow.features.source import Constant, Source

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.redis_server import RedisServer, redis_server
-from tests.stores.ingest_world import CARD, World, asked, card_limit, card_spend, settings_in
+from tests.stores.ingest.world import CARD, World, asked, card_limit, card_spend, settings_in
 from windrow.models.places import places
 from windrow.settings import Settings
 from windrow.stores.forgetting.forget import Forgotten, forget, look

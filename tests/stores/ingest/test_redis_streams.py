@@ -19,7 +19,7 @@ import redis
 
 from tests.conftest import ROOT
 from tests.redis_server import RedisServer, redis_server
-from tests.stores.ingest_world import World, asked, card_spend, now, page_views, settings_in
+from tests.stores.ingest.world import World, asked, card_spend, now, page_views, settings_in
 from windrow.errors import SettingsError
 from windrow.stores.ingest.applier import Applier
 from windrow.stores.ingest.events import EventWriter, backlog

@@ -243,7 +243,7 @@ def test_the_doctor_proves_the_store_that_the_settings_name_and_shows_no_passwor
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WINDROW_ONLINE", server.url)
-    monkeypatch.setenv("WINDROW_PROJECT", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.setenv("WINDROW_PROJECT", str(Path(__file__).resolve().parents[3]))
     found = [finding for finding in examine(Settings.read()) if "online" in finding.part]
     assert [(f.holds, f.result) for f in found] == [(True, "redis: a row written, read by a reader, deleted")]
     assert "s3cret" not in str(found)

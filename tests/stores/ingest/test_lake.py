@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.stores.ingest_world import World, clicks, now, payments, settings_in
+from tests.stores.ingest.world import World, clicks, now, payments, settings_in
 from windrow.errors import SchemaError
 from windrow.features.source import CsvFile, Source
 from windrow.stores.ingest.events import EventWriter

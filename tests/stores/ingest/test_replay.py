@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.stores.ingest_world import World, asked, card_spend, now, page_views, payments, settings_in
+from tests.stores.ingest.world import World, asked, card_spend, now, page_views, payments, settings_in
 from windrow.clock import from_micros, to_micros
 from windrow.features.aggregate import AggregateGroup
 from windrow.features.tiles import Tiles

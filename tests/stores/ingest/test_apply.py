@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.stores.ingest_world import World, asked, card_spend, clicks, declared, now, prepare, settings_in
+from tests.stores.ingest.world import World, asked, card_spend, clicks, declared, now, prepare, settings_in
 from windrow.clock import duration
 from windrow.features import agg
 from windrow.features.aggregate import aggregate
@@ -240,7 +240,7 @@ def test_keys_of_other_types_than_those_online_are_parked(world: World) -> None:
 
 def test_checks_that_cannot_run_park_their_rows_and_stop_nobody(world: World) -> None:
     streams = declared()
-    broken = msgspec.structs.replace(streams["card_limit"], checks="tests.stores.ingest_world:nothing_here")
+    broken = msgspec.structs.replace(streams["card_limit"], checks="tests.stores.ingest.world:nothing_here")
     metadata = Metadata(world.settings.metadata)
     record({**streams, "card_limit_v1": broken}, metadata)
     metadata.close()
