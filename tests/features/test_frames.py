@@ -138,6 +138,21 @@ def naive(payments):
     return payments.assign(cents=1.0, event_time=pd.Timestamp("2026-01-01"))[[*KEYS, "cents"]]
 
 
+def doubled(payments):
+    made = payments.assign(cents=1)[[*KEYS, "cents"]]
+    return pd.concat([made, made[["cents"]]], axis=1)
+
+
+def grouped(payments):
+    return payments.groupby("card_id").agg(
+        cents=("amount", "count"), event_time=("event_time", "max"), known_at=("known_at", "max")
+    )
+
+
+def imaginary(payments):
+    return payments.assign(cents=1j)[[*KEYS, "cents"]]
+
+
 @pytest.mark.parametrize(
     ("function", "error", "told"),
     [
@@ -147,7 +162,10 @@ def naive(payments):
         (wider, SchemaError, "'wider' returns a column 'more' that it does not declare"),
         (mixed, SchemaError, "'mixed' returns a column that is of no one type"),
         (naive, TimeError, "'naive' returns 'event_time' without a time zone"),
-        (lambda payments: None, DeclarationError, "returned NoneType. Next: return a pandas DataFrame"),
+        (lambda payments: None, DeclarationError, "returned None. Next: return a pandas DataFrame"),
+        (doubled, SchemaError, "'doubled' returns the columns 'cents' twice"),
+        (grouped, SchemaError, "'grouped' returns 'card_id' as its index, not as a column. Next: return frame.reset_index"),
+        (imaginary, SchemaError, "'imaginary' returns a column that is of no one type"),
         (lambda payments: payments.nothing, DeclarationError, "fails: AttributeError.*It stops at .*test_frames.py, line"),
     ],
 )  # fmt: skip

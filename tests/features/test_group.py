@@ -352,3 +352,16 @@ def test_lineage_of_a_rank_is_what_orders_it() -> None:
         return payments.select("card_id", place=ibis.row_number().over(window))
 
     assert lineage(ranked) == {"place": [("sources/payments", "amount"), ("sources/payments", "card_id")]}
+
+
+def test_a_definition_that_asks_the_clock_or_chance_is_refused() -> None:
+    def age(payments):  # type: ignore[no-untyped-def]
+        return payments.select("card_id", age=(ibis.now() - payments.event_time).cast("int64"))
+
+    def luck(payments):  # type: ignore[no-untyped-def]
+        return payments.select("card_id", luck=ibis.random())
+
+    with pytest.raises(DeclarationError, match="feature group 'age' asks the machine's clock"):
+        _ = feature_group(card)(age).features
+    with pytest.raises(DeclarationError, match="feature group 'luck' asks chance"):
+        _ = feature_group(card)(luck).features

@@ -102,3 +102,17 @@ def test_an_unknown_policy_or_version_is_refused() -> None:
         group("select card_id, amount from payments", on_bad="drop")
     with pytest.raises(DeclarationError, match="feature group 'made' has version 0"):
         group("select card_id, amount from payments", version=0)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("select card_id, random() as x from payments", "SQL group 'x' asks chance.*make it of the row's own columns"),
+        ("select card_id, now() as x from payments", "SQL group 'x' asks the machine's clock.*measure from event_time"),
+        ("select card_id, today() - ts::date as x from payments", "asks the machine's clock"),
+        ("select card_id, amount from read_parquet('a.parquet')", "reads from READ_PARQUET.*declare a source for it"),
+    ],
+)
+def test_a_query_reads_its_inputs_and_nothing_else(query: str, told: str) -> None:
+    with pytest.raises(DeclarationError, match=told):
+        sql_group("x", card, query)

@@ -407,3 +407,10 @@ def test_an_external_group_is_never_copied_into_the_lake(tmp_path: Path) -> None
     ):
         materialize_group(limits(), lake, metadata)
     assert lake.keys() == []
+
+
+def test_a_file_that_is_no_parquet_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"nonsense")
+    table = ExternalTable("features/limits_v1", limits(Parquet(str(tmp_path / "*.parquet"))).external)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=r"cannot be read: .*broken.parquet.*Next: replace that file"):
+        table.scan(engine())

@@ -22,6 +22,7 @@ from windrow.errors import (
 )
 from windrow.features.code import meaning
 from windrow.features.exact import exactly
+from windrow.features.kinds import said
 from windrow.features.reference import stopped
 from windrow.schema import EVENT_TIME, KNOWN_AT, check_dtype
 
@@ -108,19 +109,35 @@ class FrameFunction:
         if self.kind == "polars" and hasattr(made, "collect"):
             made = made.collect()
         if type(made).__name__ != "DataFrame" or not type(made).__module__.startswith(self.kind):
+            library = type(made).__module__.partition(".")[0]
             raise DeclarationError(
-                f"the function of {self.name} returned {type(made).__name__}",
+                f"the function of {self.name} returned {said(made)}"
+                + (f" of {library}" if library != "builtins" else ""),
                 next_step=f"return a {self.kind} DataFrame",
             )
+        if self.kind == "pandas":
+            self._check_labels(made)
         try:
             if self.kind == "polars":
                 return made.to_arrow()
             return pa.Table.from_pandas(made, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise SchemaError(
                 f"{self.name} returns a column that is of no one type: {str(error)[:200]}",
                 next_step="give every column one dtype",
             ) from None
+
+    def _check_labels(self, made: Any) -> None:
+        twice = [str(name) for name in made.columns[made.columns.duplicated()]]
+        if twice:
+            raise SchemaError(f"{self.name} returns the columns {listed(twice)} twice", next_step="return each once")
+        # What groupby() leaves behind.
+        hidden = [name for name in made.index.names if name in (*self.fields, *_TIMES) and name not in made.columns]
+        if hidden:
+            raise SchemaError(
+                f"{self.name} returns {listed(hidden)} as its index, not as a column",
+                next_step="return frame.reset_index(), or group by with as_index=False",
+            )
 
     def _check(self, given: Sequence[str]) -> None:
         for name in (*self.fields, EVENT_TIME, KNOWN_AT):

@@ -22,6 +22,7 @@ from windrow.features.frames import frame_function, with_reads
 from windrow.features.kinds import check_kind, check_version
 from windrow.features.place import External
 from windrow.features.reference import Reference
+from windrow.features.repeatable import refuse_moving
 from windrow.features.shifts import refuse_bleeding
 from windrow.features.source import Column, Source
 from windrow.schema import (
@@ -425,6 +426,7 @@ def _check_result(group: FeatureGroup, table: ir.Table) -> None:
                 next_step=f"keep {time} in every aggregation, such as {time}=t.{time}.max()",
             )
     refuse_bleeding(table, group.entity, where=where)
+    refuse_moving(table, where=where)
 
 
 def _dtype(group: str, name: str, dtype: Any) -> str:

@@ -17,10 +17,11 @@ from sqlglot import exp, parse
 from sqlglot.errors import SqlglotError
 
 from windrow.clock import duration
-from windrow.errors import DeclarationError, UnknownNameError, closest
+from windrow.errors import DeclarationError, UnknownNameError, closest, listed
 from windrow.features.group import FeatureGroup, check_policy, refuse_featureless
 from windrow.features.kinds import check_kind
 from windrow.features.reference import Reference, declaring_package
+from windrow.features.repeatable import refuse_moving_query
 from windrow.features.source import Source
 from windrow.schema import EVENT_TIME, KNOWN_AT, SYSTEM_COLUMNS, Entity, check_name
 
@@ -184,11 +185,24 @@ def sql_group(
 
 
 def _inputs(name: str, query: str, known: Mapping[str, Source | FeatureGroup]) -> dict[str, Source | FeatureGroup]:
-    read = Query(name, query, {}).read
+    body = Query(name, query, {})
+    refuse_moving_query(body.parsed, where=body.where)
+    _refuse_files(body, known)
+    read = body.read
     for table in read:
         if table not in known:
             raise UnknownNameError("source or group", table, list(known), where=f"the module of SQL group {name!r}")
     return {table: known[table] for table in read}
+
+
+def _refuse_files(body: Query, known: Mapping[str, Source | FeatureGroup]) -> None:
+    for table in body.parsed.find_all(exp.Table):
+        if isinstance(table.this, exp.Func):
+            raise DeclarationError(
+                f"the query of {body.where} reads from {table.this.sql('duckdb')[:60]}",
+                exists=f"It may read sources and groups of its module: {listed(known)}",
+                next_step='declare a source for it, or external_group(..., connect=Parquet("limits/*.parquet"))',
+            )
 
 
 def _columns(owner: Source | FeatureGroup) -> dict[str, str]:

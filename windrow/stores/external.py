@@ -124,7 +124,7 @@ def _parquet(external: External, place: Parquet, con: BaseBackend) -> ir.Table:
         raise NotFoundError(
             f"there are no {place} (looked for {path})", next_step="put them there, or set WINDROW_DATA"
         )
-    table = con.read_parquet(str(path), table_name=f"external@{fingerprint([str(path), external.wanted])}")
+    table = _opened(path, place, con, name=f"external@{fingerprint([str(path), external.wanted])}")
     _check(external, table)
     made = {name: table[external.columns[name]].cast(_ibis(d)) for name, d in external.dtypes.items()}
     event = table[external.event_time].cast(_UTC)
@@ -135,6 +135,18 @@ def _parquet(external: External, place: Parquet, con: BaseBackend) -> ir.Table:
     timed = table.select(**made, **{EVENT_TIME: event, KNOWN_AT: known, SEQ: order})
     # Of two times the engine takes the one that is there: a row without its known-at would be known at once.
     return timed.filter(timed[EVENT_TIME].notnull(), timed[KNOWN_AT].notnull())
+
+
+def _opened(path: Path, place: Parquet, con: BaseBackend, *, name: str) -> ir.Table:
+    import duckdb
+
+    try:
+        return con.read_parquet(str(path), table_name=name)
+    except duckdb.Error as error:
+        told = str(error).splitlines()[0].partition("Error: ")[2]
+        raise StoreError(
+            f"{place} cannot be read: {told[:200]}", next_step="replace that file, or keep it out of the pattern"
+        ) from None
 
 
 def _of_backend(external: External, place: IbisTable, asked: Asked | None) -> pa.Table:
