@@ -11,7 +11,7 @@ from windrow.features.source import Source
 from windrow.models.service import Drift, PredictionService
 from windrow.orchestrate.checks import drift_check, drift_result, gate_checks, monitor_key
 from windrow.orchestrate.factories import Events, Plan, build
-from windrow.orchestrate.facts import Metadata, counts, moment, schema_of, table_facts, table_fingerprint
+from windrow.orchestrate.facts import Metadata, counts, moment, schema_of, table_facts, table_fingerprint, table_of
 from windrow.orchestrate.lineage_facts import dataset_lineage, prediction_lineage
 from windrow.orchestrate.notebook_file import NotebookFile
 from windrow.orchestrate.notebooks import config_schema, inputs, run_notebook
@@ -262,10 +262,15 @@ def _span(context: dg.AssetExecutionContext) -> tuple[int, int]:
 
 
 def _dataset_facts(dataset: "TrainingDataset") -> Metadata:
+    from windrow.models.statistics import as_table
+
     left_out = {f"left out: {reason}": count for reason, count in dataset.excluded.items()}
     return {
         "dagster/row_count": dataset.rows,
         "rows by split": counts({**dataset.splits, **left_out}),
+        "statistics": table_of(*as_table(dataset.statistics)),
+        # Numbers, so that the UI plots them over the versions of the asset.
+        **{f"label mean, {name}": of.label.mean for name, of in dataset.statistics.items()},
         "id": dataset.id,
         "features": len(dataset.features),
         "made from": dataset.kind,
