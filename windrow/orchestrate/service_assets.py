@@ -126,7 +126,8 @@ def notebook_model_asset(
                 f"notebook {notebook.path.name!r} ended without a model",
                 next_step="end it with save(model), from windrow.notebook",
             )
-        made = Made(saved_estimator(outcome.saved, service), fingerprint(notebook.code), outcome.facts)
+        fitted = saved_estimator(outcome.saved, service, trials=outcome.trials)
+        made = Made(fitted, fingerprint(notebook.code), outcome.facts)
         yield from make_release(service, dataset, stores, made=made)
 
     return build(plan, body)
