@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from assets.electricity.on_demand import hour
@@ -27,6 +28,7 @@ from windrow.features.group import FeatureGroup
 from windrow.html import facts_card
 from windrow.models.dataset import TrainingDataset
 from windrow.models.release import DatasetRef, GateResult, Release
+from windrow.models.statistics import SplitStatistics, statistics_of
 from windrow.settings import Settings
 from windrow.stores.lake import Lake
 
@@ -58,11 +60,20 @@ def service() -> PredictionService:
     )  # fmt: skip
 
 
+def holding(rows: int) -> SplitStatistics:
+    at = np.arange(rows) * 86_400_000_000
+    frame = {
+        "cents": np.array([1.5, np.nan, 2.5, 4.0][:rows], np.float32),
+        "hour": np.array(["<9>", "10", "10", "11"][:rows], object),
+    }
+    return statistics_of(frame, at, np.array([0.0, 1.0, 0.0, 0.0][:rows]))
+
+
 def dataset() -> TrainingDataset:
     return TrainingDataset(
         id="abc", service="fraud", rows=1000, features=["cents", "hour"], excluded={"immature": 24},
         splits={"train": 750, "test": 250}, split="random", content_hash="0123456789abcdef0123", seq=1, now=86_400_000_000,
-        view_fingerprint="f", kind="view", path="x.parquet",
+        view_fingerprint="f", kind="view", path="x.parquet", statistics={n: holding(r) for n, r in (("train", 4), ("test", 2))},
     )  # fmt: skip
 
 

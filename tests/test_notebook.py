@@ -109,6 +109,17 @@ def test_a_saved_model_outside_dagster_names_the_next_step(inside: Settings) -> 
     assert (inside.home / "notebooks" / str(made.facts["file"])).is_file()
 
 
+def test_a_saved_search_is_its_winner_with_every_trial(inside: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    data, sent = load("visits/training_dataset"), []
+    monkeypatch.setattr(handle, "_send", sent.append)
+    made = save(GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=2).fit(data.train.X[["visits"]], data.train.y))
+    assert made.facts["model"] == "LogisticRegression"
+    assert [trial["parameters"] for trial in sent[0]["trials"]] == [{"C": "0.1"}, {"C": "1.0"}]
+
+
 def test_only_something_that_predicts_can_be_saved(inside: Settings) -> None:
     with pytest.raises(ModelError, match=r"save\(\) was given a dict, which cannot predict"):
         save({}, service="visits")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from windrow.clock import from_micros, spoken
 from windrow.errors import StoreError, WindrowError
+from windrow.models.statistics import as_table
 
 if TYPE_CHECKING:
     from windrow.features.aggregate import AggregateGroup
@@ -107,7 +108,8 @@ def dataset_card(dataset: TrainingDataset, contract: Contract | None = None) -> 
         "content": dataset.content_hash[:16],
     }
     columns = _features(contract) if contract else _facts({"features": _some(dataset.features)})
-    body = [_facts(facts), columns]
+    head, rows = as_table(dataset.statistics)
+    body = [_facts(facts), columns, _table(head, rows) if rows else ""]
     return _card(f"Training dataset {dataset.id}", "", body, "fit on .train.X and .train.y, judge on .test")
 
 

@@ -9,6 +9,7 @@ goes back to the asset over Dagster Pipes.
     load("fraud/training_dataset")      .train, .validation and .test, each with .X, .y and .rows
     report(auc=0.83)                    shown as metadata of the asset
     history(view, start, end)           one row per change of any feature, latest(view): one per entity
+    runs("fraud"), trials("fraud")      every training run, every candidate of its searches, as Ibis tables
     save(model)                         hands a fitted model to windrow, which makes the release
 """
 
@@ -196,6 +197,20 @@ def latest(view: FeatureView | str, now: str | None = None, keys: Any = None) ->
     return latest(_view(view), now, keys, settings=_settings())
 
 
+def runs(service: str) -> ir.Table:
+    """Return one row per training run of a service, to compare; see `windrow.runs`."""
+    from windrow.models.runs import runs
+
+    return runs(service, settings=_settings())
+
+
+def trials(service: str) -> ir.Table:
+    """Return one row per candidate of a service's searches; see `windrow.trials`."""
+    from windrow.models.runs import trials
+
+    return trials(service, settings=_settings())
+
+
 def _view(view: FeatureView | str) -> FeatureView:
     return service(view).view if isinstance(view, str) else view
 
@@ -226,7 +241,7 @@ def save(model: Any, *, service: str | None = None) -> Reported:
     Parameters
     ----------
     model
-        A fitted scikit-learn estimator.
+        A fitted scikit-learn estimator, or a fitted search: its winner is released, its trials are tracked.
     service
         Whose model it is; default: the service whose training dataset was loaded last.
 
@@ -249,13 +264,24 @@ def save(model: Any, *, service: str | None = None) -> Reported:
         raise ModelError(
             f"save() was given a {type(model).__name__}, which cannot predict", next_step="give it the fitted estimator"
         )
+    model, trials = _winner(model, owner)
     path = _settings().folder("notebooks") / f"{owner}-{os.getpid()}.skops"
     skops.io.dump(model, path, compression=ZIP_DEFLATED)  # plain files are 2 to 50 times larger
-    _send({"saved": str(path)})
+    _send({"saved": str(path), "trials": trials})
     under_dagster = "the release is made when this notebook ends"
     by_hand = f"run it as the asset {owner}/model to make a release (windrow run {owner})"
     facts: dict[str, Figure] = {"model": type(model).__name__, "service": owner, "file": path.name}
     return Reported("Saved", facts, next_step=under_dagster if _pipes() else by_hand)
+
+
+def _winner(model: Any, owner: str) -> tuple[Any, list[Any]]:
+    import msgspec
+
+    from windrow.models.search import best_of, is_search, trials_of
+
+    if not is_search(model):
+        return model, []
+    return best_of(model, where=f"service {owner!r}"), msgspec.to_builtins(trials_of(model))
 
 
 class _Project:

@@ -11,12 +11,13 @@ SWITCHES = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DAGSTER_DISABLE_TELEMETRY": "yes",
     "DO_NOT_TRACK": "1",  # Evidently, and others that follow the convention
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "ITERATIVE_DO_NOT_TRACK": "1",  # the library that Evidently reports through
 }
 
 
 def switch_off(environ: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
-    """Set the variables that keep Dagster, BentoML and Evidently from phoning home; return the mapping.
+    """Set the variables that keep Dagster, BentoML, Evidently and MLflow from phoning home; return the mapping.
 
     Parameters
     ----------

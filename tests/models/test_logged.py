@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.models.worlds import DAY, World, chargebacks, fraud
+from tests.models.worlds import DAY, World, chargebacks, fraud, fraud_world
 from windrow import RandomSplit
+from windrow.clock import to_micros
 from windrow.errors import DataError, NotFoundError
-from windrow.models.dataset import dataset_from_log, load_split
+from windrow.models.dataset import build_dataset, dataset_from_log, load_split, view_rows
+from windrow.models.spine import spine_rows
+from windrow.stores.engine import engine
 from windrow.stores.log import LogRecord, LogWriter, PredictionLog
 
 
@@ -81,10 +84,42 @@ def test_a_log_that_is_younger_than_its_test_time_is_split_at_random(tmp_path):
     records = [prediction(n, DAY) for n in range(1, 21)] + [outcome(n, n % 2, 5 * DAY) for n in range(1, 21)]
     world, log = logged(tmp_path, *records)
     made = dataset_from_log(fraud(), world.lake, log, world.metadata, now=60 * DAY, home=tmp_path)
-    assert (made.split, made.splits) == ("RandomSplit(test=0.25, seed=0)", {"train": 15, "test": 5})
+    assert (made.split, made.splits) == ("RandomSplit(test=0.25, validation=0.0, seed=0)", {"train": 15, "test": 5})
 
 
 def test_an_empty_log_is_an_error_that_says_how_to_fill_it(tmp_path):
     world = World(tmp_path)
     with pytest.raises(NotFoundError, match=r"service 'fraud' has no logged prediction yet.*POST /v1/fraud/predict"):
         build(world, PredictionLog(tmp_path / "log", world.lake), tmp_path)
+
+
+def test_a_dataset_of_the_log_equals_the_offline_join_on_their_common_features(tmp_path):
+    world, service = fraud_world(tmp_path), fraud()
+    world.groups(service)
+    offline = build_dataset(service, world.lake, world.metadata, now=60 * DAY, home=tmp_path)
+    served = view_rows(
+        service, world.lake, engine(), spine_rows(service, world.lake, engine(), now=60 * DAY)
+    ).to_pylist()
+    names = list(service.view.contract.feature_names)
+    records = [
+        LogRecord(
+            kind="prediction", request_id=f"r{row['payment_id']:04}", service="fraud", release="fraud-1", output=0.5,
+            received_at=micros(row), event_time=micros(row), known_at=micros(row), keys={"card_id": row["card_id"]},
+            request={name: row[name] for name in ("payment_id", "card_id", "amount")}, vector={name: row[name] for name in names},
+        )
+        for row in served
+    ]  # fmt: skip
+    with LogWriter(tmp_path / "log", "api-0") as log:
+        log.append(records)
+    logged = dataset_from_log(service, world.lake, PredictionLog(tmp_path / "log", world.lake), world.metadata, now=60 * DAY, home=tmp_path)  # fmt: skip
+    assert (logged.splits, logged.excluded) == (offline.splits, offline.excluded)
+    for split in offline.splits:
+        one, two = (load_split(d, service.view.contract, split) for d in (offline, logged))
+        order, turned = (np.argsort(part.rows["payment_id"].to_numpy()) for part in (one, two))
+        for name in names:
+            assert one.frame[name][order].tolist() == two.frame[name][turned].tolist()
+        assert one.y[order].tolist() == two.y[turned].tolist()
+
+
+def micros(row) -> int:
+    return to_micros(row["event_time"])

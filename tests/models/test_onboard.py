@@ -11,11 +11,11 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from tests.models import worlds
 from tests.models.worlds import (
     DAY,
     World,
     chargebacks,
-    customers,  # noqa: F401 - found by the name of card_limit's parameter
     fraud_world,
     payments,
 )
@@ -24,6 +24,7 @@ from windrow.errors import ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.onboard import onboard
 
+customers = worlds.customers  # found by the name of the parameter of `card_limit`
 card = Entity("card", card_id="int64")
 
 

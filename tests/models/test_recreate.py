@@ -4,8 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.models.worlds import DAY, World, card, card_profile, fraud, fraud_world, payments
+from tests.models.worlds import DAY, World, card, card_profile, chargebacks, customers, fraud, fraud_world, payments
 from windrow import FeatureView
 from windrow.errors import DataError
 from windrow.models.dataset import TrainingDataset, build_dataset
@@ -25,8 +27,8 @@ def built(home: Path) -> tuple[World, TrainingDataset]:
 
 
 def forget_card(world: World, number: int) -> None:
-    settings = Settings.read({"WINDROW_HOME": str(world.home)})
-    forget((number,), places(card, [fraud()], fraud().view.groups), settings, world.metadata)
+    own = Settings.read({"WINDROW_HOME": str(world.home)})
+    forget((number,), places(card, [fraud()], fraud().view.groups), own, world.metadata)
 
 
 def test_a_dataset_is_made_again_after_rows_came_and_tables_were_compacted(tmp_path: Path) -> None:
@@ -37,6 +39,43 @@ def test_a_dataset_is_made_again_after_rows_came_and_tables_were_compacted(tmp_p
     assert (made.same, made.rows, str(made)) == (
         True, dataset.rows, f"dataset {dataset.id} is the same: {dataset.rows} rows",
     )  # fmt: skip
+
+
+CHANGES = st.lists(st.sampled_from(["late payment", "corrected payment", "corrected limit", "new outcome", "compaction", "second look"]), min_size=1, max_size=5)  # fmt: skip
+
+
+def change(world: World, kind: str, number: int) -> None:
+    """Something that happens to a project's tables after a dataset was built."""
+    if kind == "late payment":
+        world.add(payments, payment_id=[9000 + number], card_id=[1], amount=[5.0], ts=[3 * DAY])
+    elif kind == "corrected payment":
+        world.add(payments, payment_id=[6 + number], card_id=[0], amount=[99.0], ts=[DAY])
+    elif kind == "corrected limit":
+        world.add(customers, card_id=[2], limit=[1.0 + number], plan=["c"], ts=[0], loaded=[0])
+    elif kind == "new outcome":
+        world.add(chargebacks, payment_id=[7 + number], card_id=[1], ts=[4 * DAY], seen=[4 * DAY])
+    elif kind == "compaction":
+        for table in ("sources/payments", "sources/customers", "sources/chargebacks", card_profile.key):
+            compact(world.lake.table(table), everything=True)
+    else:
+        world.groups(fraud())
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kinds=CHANGES)
+def test_a_dataset_is_the_same_whatever_came_was_corrected_or_was_compacted_since(tmp_path_factory, kinds) -> None:
+    world, dataset = built(tmp_path_factory.mktemp("after"))
+    for number, kind in enumerate(kinds):
+        change(world, kind, number)
+    assert recreate(dataset, fraud(), world.lake, world.metadata).same
+
+
+def test_a_correction_makes_another_dataset_when_it_is_built_again(tmp_path: Path) -> None:
+    world, dataset = built(tmp_path)
+    change(world, "corrected payment", 0)
+    again = build_dataset(fraud(), world.lake, world.metadata, now=NOW, home=tmp_path)
+    assert again.content_hash != dataset.content_hash
 
 
 def test_what_differs_by_a_forgotten_entity_is_told(tmp_path: Path) -> None:

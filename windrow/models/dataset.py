@@ -26,6 +26,7 @@ from windrow.models.spine import spine_rows
 from windrow.models.split import RandomSplit, TimeSplit
 from windrow.models.split import Split as DeclaredSplit
 from windrow.models.splits import GAP, SPLITS, assign
+from windrow.models.statistics import SplitStatistics, statistics_of
 from windrow.schema import EVENT_TIME, Status, fingerprint
 from windrow.stores.tables import lake_key
 
@@ -63,6 +64,8 @@ class TrainingDataset(msgspec.Struct, frozen=True, kw_only=True):
         ``view``: the past recomputed; ``log``: the vectors that were served.
     path
         The Parquet file.
+    statistics
+        What each split holds; empty for a dataset of an older windrow.
     """
 
     id: str
@@ -78,6 +81,7 @@ class TrainingDataset(msgspec.Struct, frozen=True, kw_only=True):
     view_fingerprint: str
     kind: Literal["view", "log"]
     path: str
+    statistics: dict[str, SplitStatistics] = {}
 
     def _repr_html_(self) -> str:
         from windrow.html import dataset_card
@@ -287,10 +291,26 @@ def _finished(
         id=id, service=service.name, rows=made.num_rows, features=list(contract.feature_names),
         excluded={**excluded, **({GAP: gap} if gap else {})}, splits=counts, split=str(split), content_hash=digest,
         seq=seq, now=now, view_fingerprint=contract.fingerprint, kind=kind, path=str(home / "datasets" / service.name / f"{id}.parquet"),
+        statistics=_statistics(service, made, list(counts)),
     )  # fmt: skip
     _write(made, Path(dataset.path))
     metadata.add_dataset(id, service.name, msgspec.to_builtins(dataset))
     return dataset
+
+
+def _statistics(service: PredictionService, made: pa.Table, splits: list[str]) -> dict[str, SplitStatistics]:
+    return {name: _statistics_of(made.filter(_is(made, name)), service.view.contract) for name in splits}
+
+
+def _statistics_of(rows: pa.Table, contract: Contract) -> SplitStatistics:
+    times = rows[EVENT_TIME].cast("int64").to_numpy()
+    return statistics_of(frame_of(rows, contract), times, to_numpy(rows[LABEL], "float64"))
+
+
+def _is(rows: pa.Table, split: str) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.equal(rows[SPLIT], split)
 
 
 def split_rows(service: PredictionService, rows: pa.Table, kind: str) -> tuple[pa.Table, NDArray[Any], DeclaredSplit]:

@@ -59,6 +59,8 @@ def fit(service: PredictionService, dataset: TrainingDataset, *, say: Say | None
 
 def chosen(made: Any, service: PredictionService) -> Fitted:
     """Return a fitted estimator, or the winner of a fitted search with all its trials, checked."""
+    if isinstance(made, Fitted):
+        return Fitted(checked(made.estimator, service), made.trials)
     if not is_search(made):
         return Fitted(checked(made, service), [])
     best = best_of(made, where=f"service {service.name!r}")

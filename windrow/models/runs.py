@@ -20,7 +20,7 @@ from windrow.settings import Settings
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_SETS: dict[str, Callable[[Run], dict[str, float]]] = {
+SETS: dict[str, Callable[[Run], dict[str, float]]] = {
     "": lambda run: run.metrics,
     "baseline_": lambda run: run.baseline,
     "validation_": lambda run: run.validation,
@@ -64,7 +64,7 @@ def runs(service: PredictionService | str, *, settings: Settings | None = None) 
     columns["created_at"] = [from_micros(run.created_at) for run in found]
     columns["trials"] = [len(run.trials) for run in found]
     columns["parameters"] = [list(run.parameters.items()) for run in found]
-    for prefix, figures in _SETS.items():
+    for prefix, figures in SETS.items():
         for metric in dict.fromkeys(name for run in found for name in figures(run)):
             columns[prefix + metric] = [figures(run).get(metric) for run in found]
     return _table(columns)

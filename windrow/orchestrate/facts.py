@@ -92,10 +92,14 @@ def counts(values: Mapping[str, int]) -> dg.MarkdownMetadataValue:
 
 def comparison(metrics: Mapping[str, float], others: Mapping[str, Mapping[str, float]]) -> dg.MarkdownMetadataValue:
     """Return the model's metrics beside others, such as the baseline's, a column each."""
-    head = ["metric", "model", *(_cell(words) for words in others)]
-    rows = [[_cell(n), f"{v:.5g}", *(_number(of.get(n)) for of in others.values())] for n, v in metrics.items()]
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
-    return dg.MetadataValue.md("\n".join(lines))
+    rows = [[n, f"{v:.5g}", *(_number(of.get(n)) for of in others.values())] for n, v in metrics.items()]
+    return table_of(["metric", "model", *others], rows)
+
+
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.MarkdownMetadataValue:
+    """Return a table of text, names to the left and the rest to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines))
 
 
 def failure(error: WindrowError, metadata: Mapping[str, Any] | None = None) -> dg.Failure:

@@ -30,6 +30,8 @@ class Outcome:
         What it gave to ``report(...)``.
     saved
         File that it gave to ``save(...)``, or None.
+    trials
+        Of the search that it gave to ``save(...)``, as documents.
     copy
         The executed notebook.
     """
@@ -38,6 +40,7 @@ class Outcome:
         self.copy = copy
         self.metrics: dict[str, Any] = {}
         self.saved: Path | None = None
+        self.trials: list[dict[str, Any]] = []
 
     def take(self, messages: Sequence[Any]) -> None:
         """Read the notebook's messages, in order; the last word counts."""
@@ -45,6 +48,7 @@ class Outcome:
             if isinstance(message, dict):
                 self.metrics |= message.get("metrics", {})
                 self.saved = Path(message["saved"]) if "saved" in message else self.saved
+                self.trials = message.get("trials", self.trials)
 
     @property
     def facts(self) -> Metadata:

@@ -1,6 +1,6 @@
 """Training datasets and releases as the assets need them: the newest, the live one, and a new one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ Say = Callable[[str], None]
 if TYPE_CHECKING:
     from windrow.models.bundle import Bundle
     from windrow.models.dataset import TrainingDataset
+    from windrow.models.fitting import Fitted
     from windrow.models.registry import Registry
     from windrow.models.release import Release
 
@@ -68,16 +69,18 @@ def live_bundle(service: PredictionService, stores: Stores) -> "Bundle":
     return found.load(release.id)
 
 
-def saved_estimator(path: Path, service: PredictionService) -> Any:
-    """Return the fitted estimator that a notebook saved; types that windrow does not trust are refused."""
+def saved_estimator(path: Path, service: PredictionService, *, trials: Sequence[Any] = ()) -> "Fitted":
+    """Return the fitted estimator that a notebook saved, with its trials; types that windrow does not trust are refused."""
+    from windrow.models.fitting import Fitted
     from windrow.models.runtime import SklearnModel
+    from windrow.models.search import Trial
 
     if not path.is_file():
         raise ModelError(f"the model that the notebook saved is gone ({path.name})", next_step="run the notebook again")
     task = "classification" if service.label.binary else "regression"
     estimator = SklearnModel.load(path.read_bytes(), task=task, where=path.name).estimator  # type: ignore[arg-type]
     path.unlink()
-    return estimator
+    return Fitted(estimator, msgspec.convert(list(trials), list[Trial]))
 
 
 class Made(NamedTuple):

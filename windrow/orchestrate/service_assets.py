@@ -19,6 +19,7 @@ from windrow.orchestrate.facts import (
     schema_of,
     table_facts,
     table_fingerprint,
+    table_of,
 )
 from windrow.orchestrate.lineage_facts import dataset_lineage, prediction_lineage
 from windrow.orchestrate.notebook_file import NotebookFile
@@ -132,7 +133,8 @@ def notebook_model_asset(
                 f"notebook {notebook.path.name!r} ended without a model",
                 next_step="end it with save(model), from windrow.notebook",
             )
-        made = Made(saved_estimator(outcome.saved, service), fingerprint(notebook.code), outcome.facts)
+        fitted = saved_estimator(outcome.saved, service, trials=outcome.trials)
+        made = Made(fitted, fingerprint(notebook.code), outcome.facts)
         yield from make_release(service, dataset, stores, made=made)
 
     return build(plan, body)
@@ -268,10 +270,15 @@ def _span(context: dg.AssetExecutionContext) -> tuple[int, int]:
 
 
 def _dataset_facts(dataset: "TrainingDataset") -> Metadata:
+    from windrow.models.statistics import as_table
+
     left_out = {f"left out: {reason}": count for reason, count in dataset.excluded.items()}
     return {
         "dagster/row_count": dataset.rows,
         "rows by split": counts({**dataset.splits, **left_out}),
+        "statistics": table_of(*as_table(dataset.statistics)),
+        # Numbers, so that the UI plots them over the versions of the asset.
+        **{f"label mean, {name}": of.label.mean for name, of in dataset.statistics.items()},
         "id": dataset.id,
         "features": len(dataset.features),
         "made from": dataset.kind,
