@@ -45,9 +45,11 @@ def _of_releases(before: str, after: str) -> list[Difference] | None:
     from windrow.models.comparison import compare_releases
     from windrow.models.registry import Registry
     from windrow.settings import Settings
-    from windrow.stores.metadata import Metadata
+    from windrow.stores.metadata import Metadata, is_there
 
     settings = Settings.read()
+    if not is_there(settings.metadata):
+        return None
     metadata = Metadata(settings.metadata)
     known = {row.id for service in metadata.services() for row in metadata.releases(service)}
     if before not in known and after not in known:

@@ -345,6 +345,17 @@ class Metadata:
             return list(connection.execute(query).all())
 
 
+def is_there(url: str) -> bool:
+    """Return whether a store was ever made at `url`; asking makes none.
+
+    Examples
+    --------
+    >>> is_there("sqlite:////nowhere/metadata.db")
+    False
+    """
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
+
+
 def _json(document: dict[str, Any]) -> str:
     return msgspec.json.encode(document).decode()
 
