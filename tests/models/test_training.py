@@ -112,6 +112,15 @@ def test_a_candidate_is_compared_with_the_live_release_on_rows_that_neither_was_
     assert second.evidence["intervals"]["auc"] == {"low": 1.0, "high": 1.0, "rows": 60}
 
 
+def test_a_live_release_that_is_broken_does_not_keep_its_successor_out(dataset, tmp_path):
+    first, other = released(fraud(), dataset, tmp_path)
+    (tmp_path / "releases" / first.id / "model.onnx").write_bytes(b"damaged")
+    service = fraud(gates=[BetterThanGolden("brier", margin=-0.5)])
+    second = train(service, dataset, registry=other.registry, metadata=other.metadata)
+    assert "it cannot be loaded here, so decided by the" in second.gates[0].why
+    assert other.registry.live("fraud") == second
+
+
 def test_rows_that_the_live_release_learned_from_are_known_by_their_identity(dataset, good):
     release, other = good
     other.metadata.add_dataset(dataset.id, "fraud", msgspec.to_builtins(dataset))
