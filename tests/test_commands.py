@@ -66,7 +66,33 @@ def test_rolling_back_and_promoting_change_which_release_is_live(project: Path) 
     newest, older = list(live)
     assert live == {newest: True, older: False}
     assert _json(project, "rollback", "bakery") == {"service": "bakery", "live": older, "before": newest}
-    assert _json(project, "promote", "bakery", newest) == {"service": "bakery", "live": newest, "before": older}
+    changed = _json(project, "promote", "bakery", newest)
+    assert changed == {"service": "bakery", "live": newest, "before": older, "override": None}
+
+
+def test_the_history_says_which_release_answered_at_a_time(project: Path) -> None:
+    history = _json(project, "releases", "bakery", "--history")
+    assert [row["reason"] for row in history[:2]] == ["by hand", "rolled back by hand"]
+    then = _json(project, "releases", "bakery", "--at", history[-1]["since"].replace("+00:00", ".999999+00:00"))
+    assert then["deployment"]["release"] == history[-1]["release"]
+    assert _json(project, "releases", "bakery", "--at", "1999-12-31")["deployment"] is None
+
+
+def test_two_releases_are_compared_by_their_ids(project: Path) -> None:
+    newest, older = (row["release"] for row in _json(project, "releases", "bakery"))
+    assert _json(project, "diff", newest, newest) == _json(project, "diff", newest) == []  # it is the live one
+    parts = {row["part"] for row in _json(project, "diff", older, newest)}
+    assert parts <= {"data", "metrics", "gates", "code"}  # trained again on the same declarations
+    unknown = _command(project, "diff", newest, "bakery-99-000000")
+    assert (unknown.returncode, "no release 'bakery-99-000000'" in unknown.stderr) == (1, True)
+
+
+def test_an_override_needs_a_name_and_is_not_signed_where_no_rule_is_in_the_way(project: Path) -> None:
+    newest = _json(project, "releases", "bakery")[0]["release"]
+    nameless = _command(project, "promote", "bakery", newest, "--override", "because")
+    assert (nameless.returncode, "an override has no signature" in nameless.stderr) == (1, True)
+    done = _command(project, "promote", "bakery", newest, "--override", "because", "--by", "ada")
+    assert (done.returncode, "No rule was in the way" in done.stdout) == (0, True)
 
 
 def test_promoting_a_release_that_is_not_there_names_those_that_are(project: Path) -> None:

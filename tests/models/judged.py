@@ -47,9 +47,10 @@ def bundle(release: Release) -> Bundle:
 def candidate(truth: Any, score: Any, *, features: Frame | None = None, **options: Any) -> Candidate:
     """A candidate with the truth and the answers of its test rows.
 
-    `features` are more of them, `live` and `seen` the candidate's, other `options` columns of the spine.
+    `features` are more of them, `live` a bundle, `seen` the candidate's, other `options` columns of the spine.
     """
-    others = {name: options.pop(name, None) for name in ("live", "seen")}
+    golden = options.pop("live", None)
+    others = {"live": golden and golden.release, "golden": golden, "seen": options.pop("seen", None)}
     frame = {"score": np.asarray(score, dtype=np.float32), **(features or {})}
     truth = np.asarray(truth, dtype=float)
     metrics = metrics_of("classification", truth, frame["score"].astype(float))

@@ -15,10 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from tests.models.worlds import DAY, HOUR, World, fraud, fraud_world, linear, load, load_world
-from windrow import Gate, Notebook, Online
+from windrow import BetterThanGolden, Gate, Notebook, Online, Slices
 from windrow.errors import ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.fitting import fit
+from windrow.models.golden import seen_rows
 from windrow.models.release import Release
 from windrow.models.training import evaluate, train
 
@@ -78,6 +79,37 @@ def test_a_candidate_that_fails_a_gate_is_visible_and_leaves_what_is_live(datase
     assert second.gates[0].why.endswith("the bar is at most 0")
     assert [r.id for r in other.registry.list("fraud")] == [first.id, second.id]
     assert other.registry.live("fraud") == first
+
+
+def test_a_candidate_is_compared_with_the_live_release_on_rows_that_neither_was_trained_on(dataset, tmp_path):
+    first, other = released(fraud(), dataset, tmp_path)
+    service = fraud(gates=[BetterThanGolden("auc"), Slices("card_id", "brier", at_most=1.0, min_rows=5)])
+    other.metadata.add_dataset(dataset.id, "fraud", msgspec.to_builtins(dataset))
+    second = train(service, dataset, registry=other.registry, metadata=other.metadata)
+    golden, slices, parity, pairs = second.gates
+    assert (golden.name, golden.value, golden.rows, golden.passed) == ("gate_golden_auc", 0.0, 60, True)
+    assert f"over 1 of {first.id}; the bar is" in golden.why
+    assert slices.why.startswith("the worst of 6 slices is card_id=")
+    assert [(g.name, g.passed) for g in (parity, pairs)] == [("parity", True), ("golden_pairs", True)]
+    assert second.evidence["intervals"]["auc"] == {"low": 1.0, "high": 1.0, "rows": 60}
+
+
+def test_a_live_release_that_is_broken_does_not_keep_its_successor_out(dataset, tmp_path):
+    first, other = released(fraud(), dataset, tmp_path)
+    (tmp_path / "releases" / first.id / "model.onnx").write_bytes(b"damaged")
+    service = fraud(gates=[BetterThanGolden("brier", margin=-0.5)])
+    second = train(service, dataset, registry=other.registry, metadata=other.metadata)
+    assert "it cannot be loaded here, so decided by the" in second.gates[0].why
+    assert other.registry.live("fraud") == second
+
+
+def test_rows_that_the_live_release_learned_from_are_known_by_their_identity(dataset, good):
+    release, other = good
+    other.metadata.add_dataset(dataset.id, "fraud", msgspec.to_builtins(dataset))
+    contract = fraud().view.contract
+    learned, kept = load_split(dataset, contract, "train"), load_split(dataset, contract, "test")
+    assert seen_rows(release, learned, other.metadata).all()
+    assert not seen_rows(release, kept, other.metadata).any()
 
 
 def test_a_first_candidate_that_fails_a_gate_leaves_nothing_live(dataset, tmp_path):

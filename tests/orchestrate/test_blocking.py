@@ -66,6 +66,30 @@ def test_a_model_that_misses_its_gate_is_kept_but_neither_materialised_nor_deplo
         assert instance.get_latest_materialization_event(dg.AssetKey(["visits", "model"])) is None
 
 
+def test_a_waived_gate_warns_and_its_model_is_materialised_and_deployed(tmp_path: Path) -> None:
+    waived = 'Fairness("plan", at_most=1e-6, min_rows=1, waiver=Waiver("the board", until="2100-01-01"))'
+    imports = ("from windrow import Batch,", "from windrow import Waiver, Fairness, Batch,")
+    edit = {"tiny_waived/visits/service.py": ('Gate("auc", at_least=0.6)', f'Gate("auc", at_least=0.6), {waived}')}
+    world = copied_world(tmp_path / "world", "tiny_waived", edit)
+    file = world / "tiny_waived/visits/service.py"
+    file.write_text(file.read_text().replace(*imports))
+    settings = settings_of(tmp_path / "home", world)
+    keys = ["sources/*", "features/*", "visits/training_dataset", "visits/model"]
+    done = run_service("visits", settings, package="tiny_waived", select=keys)
+    name = "gate_fairness_plan_demographic_parity"
+    assert (done.checks[f"visits/model {name}"], done.checks["visits/model golden_pairs"]) == (False, True)
+    stores = Stores(settings)
+    deployed = stores.metadata.deployments("visits")[0]
+    assert deployed.reason.endswith("WAIVED until 2100-01-01T00:00:00+00:00 (the board)")
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        key = dg.AssetCheckKey(dg.AssetKey(["visits", "model"]), name)
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, 5)
+        found = record.event.dagster_event.event_specific_data  # type: ignore[union-attr]
+        assert found.severity == dg.AssetCheckSeverity.WARN
+        assert found.metadata["waived because"].value == "the board"
+        assert instance.get_latest_materialization_event(dg.AssetKey(["visits", "model"])) is not None
+
+
 def test_a_notebook_that_fails_keeps_its_executed_copy_and_names_the_cell(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "home")
     run_service("visits", settings, package=PACKAGE, select=["sources/customers", "features/habits_v1"])

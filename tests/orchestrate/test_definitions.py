@@ -103,6 +103,7 @@ def test_checks_follow_the_declarations(tiny: Settings) -> None:
     assert {f"{c.asset_key.to_user_string()} {c.name}" for c in found} == {
         "features/habits_v1 validation", "features/heat_now_v1 validation", "features/heat_range_v1 validation",
         "features/heat_now_v1 freshness", "heat/predictions freshness", "visits/model gate_auc",
+        "visits/model parity", "visits/model golden_pairs", "heat/model parity", "heat/model golden_pairs",
         "heat/model gate_mae", "visits/monitoring/drift drift", "heat/monitoring/drift drift",
     }  # fmt: skip
 

@@ -67,6 +67,7 @@ def test_every_check_runs_and_passes(made: Made) -> None:
     assert made.heat.checks == {
         "features/heat_now_v1 validation": True, "features/heat_now_v1 freshness": True,
         "features/heat_range_v1 validation": True, "heat/model gate_mae": True,
+        "heat/model parity": True, "heat/model golden_pairs": True,
         "heat/predictions freshness": True, "heat/monitoring/drift drift": True,
     }  # fmt: skip
 

@@ -10,7 +10,11 @@ import pytest
 from tests.serving import world
 from tests.serving.conftest import Caller, eventually
 from tests.serving.world import GOOD
+from windrow.models.promotion import Override
+from windrow.models.registry import Registry
+from windrow.models.release import GateResult
 from windrow.stores.log import LogRecord, records
+from windrow.stores.metadata import Metadata
 
 # 1 / (1 + exp(-(0.001 * 500 + 0.01 * 20 + 0.1 * |4 - 1.5|)))
 EXPECTED = 0.7211152
@@ -269,6 +273,23 @@ def test_a_service_describes_its_request_and_its_release(fraud: Caller) -> None:
     assert facts["request"]["properties"]["amount"] == {"type": ["number", "null"]}
     assert facts["features"][2] == {"name": "distance", "dtype": "float32"}
     assert facts["now"] == "1970-01-01T00:16:40+00:00"
+    assert (facts["gates"], facts["override"]) == ([], None)
+
+
+def test_a_service_says_which_gate_failed_and_who_signed_for_that(fresh: Caller) -> None:
+    settings = fresh.worker.settings
+    failed = GateResult("auc", 0.6, "at least 0.7", False, "auc is 0.6", name="gate_auc")
+    world.release_fraud(settings, promote=False, gates=[failed])
+    metadata = Metadata(settings.metadata)
+    registry = Registry(metadata, settings.folder("releases"))
+    registry.promote("fraud", "fraud-1", reason="down", override=Override(by="ada", reason="all else is worse"))
+    metadata.close()
+    eventually(lambda: fresh("GET", "/v1/fraud").status == 200)
+    facts = fresh("GET", "/v1/fraud").json
+    assert facts["gates"] == [{"name": "gate_auc", "verdict": "failed", "why": "auc is 0.6"}]
+    assert facts["override"] == {
+        "by": "ada", "reason": "all else is worse", "objections": ["gate_auc failed: auc is 0.6"],
+    }  # fmt: skip
 
 
 def test_the_interface_is_openapi_3_1_with_every_live_service(fraud: Caller) -> None:

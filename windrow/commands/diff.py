@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 def command(before: str, after: str, *, as_json: bool) -> None:
     """Show what two commits (or project folders) declare differently, or what two releases differ in.
 
-    B is the working tree unless it is given. Of releases: features, data, metrics, gates, code, environment.
+    B is the working tree unless it is given; for a release, the one that is live. Of releases: features, data,
+    metrics, gates, code, environment.
     """
-    if after != "." and (differences := _of_releases(before, after)) is not None:
-        title, empty = f"Releases: {before} -> {after}", "The releases are the same."
+    if (differences := _of_releases(before, after)) is not None:
+        title, empty = f"Releases: {before} -> {after if after != '.' else 'live'}", "The releases are the same."
         rows = [_row(found, as_json=as_json) for found in differences]
         show(rows, as_json=as_json, title=title, empty=empty)
         return
@@ -45,16 +46,20 @@ def _of_releases(before: str, after: str) -> list[Difference] | None:
     from windrow.models.comparison import compare_releases
     from windrow.models.registry import Registry
     from windrow.settings import Settings
-    from windrow.stores.metadata import Metadata
+    from windrow.stores.metadata import Metadata, is_there
 
     settings = Settings.read()
+    if not is_there(settings.metadata):
+        return None
     metadata = Metadata(settings.metadata)
-    known = {row.id for service in metadata.services() for row in metadata.releases(service)}
-    if before not in known and after not in known:
+    owners = {row.id: service for service in metadata.services() for row in metadata.releases(service)}
+    if before not in owners and after not in owners:
         return None
     registry = Registry(metadata, settings.folder("releases"))
     with progress(f"comparing {before} with {after}"):
-        return compare_releases(registry.release(before), registry.release(after), metadata)
+        old = registry.release(before)
+        new = registry.live(old.service) if after == "." else registry.release(after)
+        return compare_releases(old, new or old, metadata)
 
 
 def _row(found: Change | Difference, *, as_json: bool) -> dict[str, Any]:

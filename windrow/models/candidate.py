@@ -15,6 +15,7 @@ from windrow.features.contract import MISSING_TEXT
 if TYPE_CHECKING:
     from windrow.models.bundle import Bundle
     from windrow.models.dataset import Split
+    from windrow.models.release import Release
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,16 @@ class Candidate:
         The test split.
     live
         The release that answers now, or None.
+    golden
+        The same, loaded; None where it cannot be.
     seen
         Which test rows `live` was trained on, shape (n,).
     """
 
     bundle: Bundle
     test: Split
-    live: Bundle | None = None
+    live: Release | None = None
+    golden: Bundle | None = None
     seen: NDArray[np.bool_] | None = None
 
     @property

@@ -75,7 +75,7 @@ def _features(release: Release) -> Facts:
     }
     origin |= {made.name: f"{made.function}({', '.join(made.inputs.values())})" for made in contract.on_demand}
     facts = {
-        f.name: f"{f.dtype}{'' if f.nullable else ' not null'} from {origin.get(f.name, 'request')}"
+        f"feature {f.name}": f"{f.dtype}{'' if f.nullable else ' not null'} from {origin.get(f.name, 'request')}"
         for f in contract.features
     }
     facts |= {f"request {f.name}": f.dtype for f in contract.request}

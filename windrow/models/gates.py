@@ -114,6 +114,10 @@ def check_latency(gate: Latency, candidate: Candidate) -> GateResult:
 def check_parity(candidate: Candidate) -> GateResult:
     """Return the proof that the served model answers as the fitted one: always a gate."""
     release, proof = candidate.bundle.release, candidate.bundle.release.parity
+    if not proof.get("max_difference"):
+        return GateResult(
+            PARITY, None, "a proof", False, "nothing says that the served model is as the fitted one", name=PARITY
+        )
     value, rows = max(proof["max_difference"].values()), sum(proof["rows"].values())
     bar = f"at most {proof['tolerance']:g} from the fitted model"
     told = f"{release.backend} answers {rows:,} rows with a largest difference of {value:.3g}; the bar is {bar}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.errors import listed
+from windrow.errors import WindrowError, listed
 from windrow.models.candidate import Candidate
 from windrow.models.gate import BetterThanGolden
 from windrow.models.intervals import LOWER_IS_BETTER, Interval, improvement, interval_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from windrow.models.bundle import Bundle
     from windrow.models.dataset import Split
+    from windrow.models.registry import Registry
     from windrow.stores.metadata import Metadata
 
 
@@ -34,8 +36,22 @@ def check_golden(gate: BetterThanGolden, candidate: Candidate) -> GateResult:
     """
     if candidate.live is None:
         return GateResult(gate.metric, None, gate.bar, True, "no golden yet: nothing is live to be compared with")
-    differs = why_not_comparable(candidate.live.release, candidate.bundle.release)
-    return _unpaired(gate, candidate, differs) if differs else _paired(gate, candidate, candidate.live)
+    differs = why_not_comparable(candidate.live, candidate.bundle.release)
+    if not differs and candidate.golden is not None:
+        return _paired(gate, candidate, candidate.golden)
+    return _unpaired(gate, candidate, candidate.live, differs or "it cannot be loaded here")
+
+
+def against(candidate: Candidate, registry: Registry, metadata: Metadata) -> Candidate:
+    """Return a candidate with the release that it is to be compared with, if there is one."""
+    live = registry.live(candidate.bundle.release.service)
+    if live is None:
+        return candidate
+    try:
+        golden = registry.load(live.id)
+    except WindrowError:  # what is broken must not keep its successor out; the gate says that it was not loaded
+        golden = None
+    return replace(candidate, live=live, golden=golden, seen=seen_rows(live, candidate.test, metadata))
 
 
 def why_not_comparable(live: Release, candidate: Release) -> str:
@@ -58,7 +74,7 @@ def why_not_comparable(live: Release, candidate: Release) -> str:
 def seen_rows(live: Release, test: Split, metadata: Metadata) -> NDArray[np.bool_]:
     """Return which test rows a release was trained on, shape (n,); none where its dataset is gone."""
     learned = _learned(live, metadata)
-    if learned is None:
+    if learned is None or _before(learned, test.rows):
         return np.zeros(len(test.y), dtype=bool)
     names = [n for n in test.rows.column_names if n in learned.column_names]
     known = set(_rows_of(learned.select(names)))
@@ -80,6 +96,14 @@ def _learned(live: Release, metadata: Metadata) -> pa.Table | None:
     inputs = {*live.contract.feature_names, LABEL, SPLIT}
     names = [n for n in pq.read_schema(path).names if n not in inputs or n == EVENT_TIME]
     return pq.read_table(path, columns=names, filters=[(SPLIT, "==", TRAIN)], memory_map=False)
+
+
+def _before(learned: pa.Table, test: pa.Table) -> bool:
+    """Return whether everything learned is older than every test row: so it is with a split by time."""
+    import pyarrow.compute as pc
+
+    latest, first = pc.max(learned[EVENT_TIME]).as_py(), pc.min(test[EVENT_TIME]).as_py()
+    return latest is None or first is None or latest < first
 
 
 def _rows_of(rows: pa.Table) -> list[tuple[Any, ...]]:
@@ -106,9 +130,7 @@ def _paired(gate: BetterThanGolden, candidate: Candidate, live: Bundle) -> GateR
     return judged(GateResult(gate.metric, sure.value, gate.bar, sure.low >= gate.margin, why), sure=sure)
 
 
-def _unpaired(gate: BetterThanGolden, candidate: Candidate, differs: str) -> GateResult:
-    assert candidate.live is not None
-    live = candidate.live.release
+def _unpaired(gate: BetterThanGolden, candidate: Candidate, live: Release, differs: str) -> GateResult:
     told = f"not comparable row by row with {live.id}: {differs}"
     own = interval_of(gate.metric, candidate.truth, candidate.answers, confidence=gate.confidence)
     recorded = live.metrics.get(gate.metric)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +22,7 @@ from windrow.models.dataset import Split, TrainingDataset, load_split
 from windrow.models.fitting import Fitted, chosen, fit, task_for
 from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
-from windrow.models.golden import seen_rows
+from windrow.models.golden import against
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
@@ -207,10 +206,9 @@ def _judged(
     service: PredictionService, bundle: Bundle, test: Split, *, registry: Registry, metadata: Metadata
 ) -> Release:
     """Judge the model as it would be served, against the release that answers now; return it with its gates."""
-    live = registry.live(service.name) if any(isinstance(g, BetterThanGolden) for g in service.gates) else None
     candidate = Candidate(bundle, test)
-    if live is not None:
-        candidate = replace(candidate, live=registry.load(live.id), seen=seen_rows(live, test, metadata))
+    if any(isinstance(gate, BetterThanGolden) for gate in service.gates):
+        candidate = against(candidate, registry, metadata)
     gates, sure = check_gates(service, candidate), intervals_of(candidate)
     evidence = {**bundle.release.evidence, "intervals": sure}
     return msgspec.structs.replace(bundle.release, gates=gates, evidence=evidence)

@@ -73,8 +73,9 @@ class Stores:
     @property
     def started(self) -> bool:
         """Whether anything was ever recorded; asking does not create a file."""
-        url = self.settings.metadata
-        return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
+        from windrow.stores.metadata import is_there
+
+        return is_there(self.settings.metadata)
 
     def spans(self) -> "dict[str, Span]":
         """Return the times of every source that was read; none on an empty machine."""
