@@ -335,7 +335,7 @@ class PredictionService:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are computed for it."""
-        return CLASS_METRICS if self.label.binary else NUMBER_METRICS
+        return CLASS_METRICS if self.label.binary or self.label.multiclass else NUMBER_METRICS
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -429,13 +429,18 @@ def _check(service: PredictionService) -> None:
     where, names = f"service {service.name!r}", list(service.view.contract.feature_names)
     if service.baseline is not None and service.baseline not in names:
         raise UnknownNameError("baseline feature", service.baseline, names, where=where)
+    if service.baseline is not None and service.label.multiclass:
+        raise DeclarationError(
+            f"the baseline of {where} is one feature, but its label has {len(service.label.classes)} classes",
+            next_step="leave baseline= out: the classes' shares in training are the baseline then",
+        )
     for gate in service.gates:
         if gate.metric not in service.metrics:
             raise UnknownNameError(
                 "metric",
                 gate.metric,
                 service.metrics,
-                where=f"{where} (its label is {'a class' if service.label.binary else 'a number'})",
+                where=f"{where} (its label is {'a number' if service.metrics is NUMBER_METRICS else 'a class'})",
             )
     if service.label.on and service.label.on not in {f.name for f in service.view.spine.spine_fields}:
         raise UnknownNameError(

@@ -181,10 +181,11 @@ def checked(estimator: Any, service: PredictionService) -> Any:
         )
     _check_task(service, estimator)
     _check_columns(service, estimator)
-    if service.label.binary and list(estimator.classes_) != [0, 1]:
+    places = _places(service)
+    if places and list(estimator.classes_) != places:
         raise ModelError(
-            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not 0 and 1",
-            next_step="fit it on the labels as they are in the training split (0.0 and 1.0)",
+            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not {' and '.join(str(p) for p in places)}",
+            next_step=f"fit it on the labels as they are in the training split ({', '.join(f'{p}.0' for p in places[:5])})",
         )
     return estimator
 
@@ -209,7 +210,7 @@ def judge(service: PredictionService, dataset: TrainingDataset, model: Model) ->
     with few_threads():
         answers = model.predict(test.frame)
     naive = baseline_of(service, learn, test)
-    has = ~np.isnan(naive)
+    has = ~np.isnan(naive if naive.ndim == 1 else naive[:, 0])
     baseline = metrics_of(task_of_label(service), test.y[has], naive[has])
     if not has.all():
         on_these = metrics_of(task_of_label(service), test.y[has], answers[has])
@@ -220,6 +221,9 @@ def judge(service: PredictionService, dataset: TrainingDataset, model: Model) ->
 def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArray[np.float64]:
     """Return the naive prediction for each test row: the baseline feature, or the training label's mean."""
     if service.baseline is None:
+        if service.label.multiclass:
+            shares = [float((learn.y == place).mean()) for place in _places(service)]
+            return np.tile(shares, (len(test.y), 1))
         return np.full(len(test.y), float(learn.y.mean()))
     return numbers(test.frame[service.baseline])
 
@@ -236,6 +240,7 @@ def _release(
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
         batch_backend=compiled.batch_backend, backends=compiled.backends, trusted_types=trusted.FORMAT,
+        classes=service.label.classes if service.label.multiclass else (),
         metrics=judged["metrics"], baseline=judged["baseline"],
         gates=check_gates(service, judged["metrics"], judged["baseline"]), files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
@@ -264,6 +269,13 @@ def _check_view(service: PredictionService, dataset: TrainingDataset) -> None:
 
 
 def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> None:
+    places = _places(service)
+    if service.label.multiclass and len(np.unique(labels)) < len(places):
+        rare = [service.label.classes[place] for place in places if not (labels == place).any()]
+        raise ModelError(
+            f"no row of the training split of service {service.name!r} has the class {listed(rare)}",
+            next_step="look at the label's classes and its source, or at the split",
+        )
     if service.label.binary and len(np.unique(labels)) < 2:
         raise ModelError(
             f"every row of the training split of service {service.name!r} has the label {labels[0]:g}",
@@ -273,17 +285,18 @@ def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> N
 
 def _check_task(service: PredictionService, estimator: Any) -> None:
     wanted, kind = task_of_label(service), type(estimator).__name__
-    if task_of(estimator) != wanted:
+    # How many classes an estimator knows is told by its fitting.
+    if (task_of(estimator) == "regression") != (wanted == "regression"):
         needed = (
             "classes (0 and 1), so it needs a classifier"
-            if service.label.binary
+            if wanted != "regression"
             else "numbers, so it needs a regressor"
         )
         raise ModelError(
             f"{kind} is made for {task_of(estimator)}, but the label of service {service.name!r} is {needed}",
             next_step=f"change {_trainer(service)}",
         )
-    if service.label.binary and not hasattr(estimator, "predict_proba"):
+    if wanted != "regression" and not hasattr(estimator, "predict_proba"):
         raise ModelError(f"{kind} gives no probability", next_step="wrap it: CalibratedClassifierCV(model)")
 
 
@@ -312,7 +325,16 @@ def _is_fitted(estimator: Any) -> bool:
 
 def task_of_label(service: PredictionService) -> Task:
     """Return what a model must answer for a service."""
+    if service.label.multiclass:
+        return "multiclass"
     return "classification" if service.label.binary else "regression"
+
+
+def _places(service: PredictionService) -> list[int]:
+    """Return the labels of the classes, none where the label is a number."""
+    if service.label.multiclass:
+        return list(range(len(service.label.classes)))
+    return [0, 1] if service.label.binary else []
 
 
 def _trainer(service: PredictionService) -> str:
