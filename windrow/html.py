@@ -140,7 +140,7 @@ def service_card(service: PredictionService) -> str:
     """Return the card of a prediction service: what it predicts, from what, and how it is served and watched."""
     label = service.label
     facts = {
-        "predicts": f"{'a class' if label.binary else 'a number'} from {label.source.key}, known after {spoken(label.matures_after)}",
+        "predicts": f"{'a class' if label.binary or label.multiclass else 'a number'} from {label.source.key}, known after {spoken(label.matures_after)}",
         "spine": service.view.spine.name,
         "model": str(service.trainer),
         "online": _online(service),

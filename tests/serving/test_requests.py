@@ -213,7 +213,7 @@ def _outcomes(*items: dict[str, Any]) -> bytes:
 def test_the_outcome_of_a_class_is_0_or_1() -> None:
     body = _outcomes({"request_id": "a", "value": 1}, {"request_id": "b", "value": 0.5})
     with pytest.raises(RequestError, match="'value' is not 0 or 1. Next: send 1 for what happened") as caught:
-        read_outcomes(body, classes=True)
+        read_outcomes(body, classes=2)
     assert (caught.value.status, caught.value.where) == (422, "$.outcomes[1].value")
     assert [o.value for o in read_outcomes(body)] == [1.0, 0.5]
 

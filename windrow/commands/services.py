@@ -30,7 +30,8 @@ def _row(service: PredictionService, *, long: bool) -> dict[str, Any]:
     contract = service.view.contract
     row: dict[str, Any] = {
         "service": service.name,
-        "predicts": service.description or ("a class" if service.label.binary else "a number"),
+        "predicts": service.description
+        or ("a class" if service.label.binary or service.label.multiclass else "a number"),
         "request": [field.name for field in contract.request],
         "features": len(contract.features),
         "online": f"p99 <= {service.online.p99_ms:g} ms" if service.online else None,

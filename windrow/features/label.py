@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +27,9 @@ class Label:
         Microseconds after t; before that the label is unknown, never negative.
     absent
         What no row means once mature; None leaves the label unknown.
+    classes
+        The values of `column` that are the classes, in the order of their places 0, 1, ...; another value
+        leaves the label unknown.
     """
 
     how: Literal["joined", "within", "value"]
@@ -35,12 +39,16 @@ class Label:
     window: int
     matures_after: int
     absent: float | None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def joined(
-        cls, source: Source, *, on: str, matures_after: str, absent: float | None = None, column: str | None = None
-    ) -> Label:
+        cls, source: Source, *, on: str, matures_after: str, absent: float | str | None = None, column: str | None = None,
+        classes: Sequence[str] = (),
+    ) -> Label:  # fmt: skip
         """1 (or `column`) where `source` has a row with the same `on` as the spine row.
+
+        With `classes`, the place of the column's value among them.
 
         Examples
         --------
@@ -51,7 +59,9 @@ class Label:
         _need(source, on)
         if column:
             _need(source, column)
-        return cls("joined", source, column, on, 0, duration(matures_after), absent)
+        named = _classes(source, column, classes)
+        meant = float(_place(absent, named)) if isinstance(absent, str) else absent
+        return cls("joined", source, column, on, 0, duration(matures_after), meant, named)
 
     @classmethod
     def within(cls, source: Source, window: str, *, matures_after: str | None = None) -> Label:
@@ -68,8 +78,9 @@ class Label:
 
     @classmethod
     def value(
-        cls, source: Source | FeatureGroup, column: str, *, ahead: str, matures_after: str | None = None
-    ) -> Label:
+        cls, source: Source | FeatureGroup, column: str, *, ahead: str, matures_after: str | None = None,
+        classes: Sequence[str] = (),
+    ) -> Label:  # fmt: skip
         """The value of `column` for the spine's entity at exactly t + `ahead`; unknown without a row.
 
         A bool column makes a class (0 or 1) of it: what a feature group says of the past at t + `ahead`,
@@ -82,12 +93,14 @@ class Label:
         'mw'
         """
         _need(source, column)
-        if source.fields[column] not in ("int32", "int64", "float32", "float64", "bool"):
+        named = _classes(source, column, classes)
+        if not named and source.fields[column] not in ("int32", "int64", "float32", "float64", "bool"):
             raise DeclarationError(
-                f"label column {column!r} of {_called(source)} is {source.fields[column]}", next_step="choose a number"
+                f"label column {column!r} of {_called(source)} is {source.fields[column]}",
+                next_step="choose a number, or name the classes: classes=[...]",
             )
         span = duration(ahead)
-        return cls("value", source, column, None, span, _matured(source, span, matures_after), None)
+        return cls("value", source, column, None, span, _matured(source, span, matures_after), None, named)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -96,13 +109,22 @@ class Label:
 
     @property
     def binary(self) -> bool:
-        """Whether the label is a class (0 or 1) and not a number."""
+        """Whether the label is one of two classes (0 or 1), and not a number or one of more."""
+        if self.classes:
+            return len(self.classes) == 2
         return self.column is None or self.source.fields[self.column] == "bool"
+
+    @property
+    def multiclass(self) -> bool:
+        """Whether the label is one of three classes or more."""
+        return len(self.classes) > 2
 
     def describe(self) -> dict[str, Any]:
         """The declaration as JSON-like facts."""
         facts = {n: getattr(self, n) for n in ("how", "column", "on", "window", "matures_after", "absent")}
-        return {**facts, "source": self.source.key}
+        # Not told where there are none: the meaning of labels without names is what it was.
+        named = {"classes": list(self.classes)} if self.classes else {}
+        return {**facts, **named, "source": self.source.key}
 
     @property
     def fingerprint(self) -> str:
@@ -120,6 +142,29 @@ def _matured(source: Source | FeatureGroup, span: int, given: str | None) -> int
             next_step='write matures_after="16d" (the span that is asked about and the longest delay of its rows)',
         )
     return span + source.delay
+
+
+def _classes(source: Source | FeatureGroup, column: str | None, classes: Sequence[str]) -> tuple[str, ...]:
+    if not classes:
+        return ()
+    known = source.columns if isinstance(source, Source) else source.fields
+    if column is None or known[column] != "string":
+        raise DeclarationError(
+            f"classes= of a label from {_called(source)} needs a text column, not {column!r}",
+            next_step="name the column that holds the classes: column=...",
+        )
+    if isinstance(classes, str) or len(set(classes)) != len(classes) or len(classes) < 2:
+        raise DeclarationError(
+            f"classes={classes!r} are not two different classes or more",
+            next_step='write them as a list, such as classes=["home", "draw", "away"]',
+        )
+    return tuple(classes)
+
+
+def _place(name: str, classes: tuple[str, ...]) -> int:
+    if name not in classes:
+        raise UnknownNameError("class", name, classes, where="classes= of the label")
+    return classes.index(name)
 
 
 def _called(source: Source | FeatureGroup) -> str:

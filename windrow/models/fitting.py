@@ -159,15 +159,23 @@ def checked(estimator: Any, service: PredictionService) -> Any:
         )
     _check_task(service, estimator)
     _check_columns(service, estimator)
-    if service.label.binary and list(estimator.classes_) != [0, 1]:
+    places = places_of(service)
+    if places and list(estimator.classes_) != places:
         raise ModelError(
-            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not 0 and 1",
-            next_step="fit it on the labels as they are in the training split (0.0 and 1.0)",
+            f"the estimator of service {service.name!r} knows the classes {list(estimator.classes_)[:5]}, not {' and '.join(str(p) for p in places)}",
+            next_step=f"fit it on the labels as they are in the training split ({', '.join(f'{p}.0' for p in places[:5])})",
         )
     return estimator
 
 
 def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> None:
+    places = places_of(service)
+    if service.label.multiclass and len(np.unique(labels)) < len(places):
+        rare = [service.label.classes[place] for place in places if not (labels == place).any()]
+        raise ModelError(
+            f"no row of the training split of service {service.name!r} has the class {listed(rare)}",
+            next_step="look at the label's classes and its source, or at the split",
+        )
     if service.label.binary and len(np.unique(labels)) < 2:
         raise ModelError(
             f"every row of the training split of service {service.name!r} has the label {labels[0]:g}",
@@ -177,17 +185,18 @@ def _check_classes(service: PredictionService, labels: NDArray[np.float64]) -> N
 
 def _check_task(service: PredictionService, estimator: Any) -> None:
     wanted, kind = task_for(service), type(estimator).__name__
-    if task_of(estimator) != wanted:
+    # How many classes an estimator knows is told by its fitting.
+    if (task_of(estimator) == "regression") != (wanted == "regression"):
         needed = (
             "classes (0 and 1), so it needs a classifier"
-            if service.label.binary
+            if wanted != "regression"
             else "numbers, so it needs a regressor"
         )
         raise ModelError(
             f"{kind} is made for {task_of(estimator)}, but the label of service {service.name!r} is {needed}",
             next_step=f"change {service.trainer}",
         )
-    if service.label.binary and not hasattr(estimator, "predict_proba"):
+    if wanted != "regression" and not hasattr(estimator, "predict_proba"):
         raise ModelError(f"{kind} gives no probability", next_step="wrap it: CalibratedClassifierCV(model)")
 
 
@@ -216,7 +225,16 @@ def _is_fitted(estimator: Any) -> bool:
 
 def task_for(service: PredictionService) -> Task:
     """Return what kind of model a service needs."""
+    if service.label.multiclass:
+        return "multiclass"
     return "classification" if service.label.binary else "regression"
+
+
+def places_of(service: PredictionService) -> list[int]:
+    """Return the labels of the classes as numbers, none where the label is a number itself."""
+    if service.label.multiclass:
+        return list(range(len(service.label.classes)))
+    return [0, 1] if service.label.binary else []
 
 
 def _short(error: Exception) -> str:

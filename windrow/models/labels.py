@@ -126,7 +126,11 @@ def _within(label: Label, asked: ir.Table, events: ir.Table, keys: list[str]) ->
 def _outcome(label: Label, rows: ir.Table) -> dict[str, Any]:
     import ibis
 
-    value = ibis.literal(1.0) if label.column is None else rows[label.column].cast("float64")
+    if label.classes:
+        places = [(name, ibis.literal(float(place))) for place, name in enumerate(label.classes)]
+        value = rows[label.column].cases(*places, else_=ibis.null("float64"))
+    else:
+        value = ibis.literal(1.0) if label.column is None else rows[label.column].cast("float64")
     return {_VALUE: value, _FOUND: ibis.literal(1.0)}
 
 

@@ -22,7 +22,8 @@ def metrics_of(task: Task, truth: Values, answers: Values) -> dict[str, float]:
     Parameters
     ----------
     task
-        ``classification`` (truth 0 or 1, answers are probabilities) or ``regression``.
+        ``classification`` (truth 0 or 1, answers are probabilities), ``multiclass`` (truth is a class's place,
+        answers are probabilities of shape (n, classes)) or ``regression``.
     truth, answers
         float64 of shape (n,).
 
@@ -31,7 +32,7 @@ def metrics_of(task: Task, truth: Values, answers: Values) -> dict[str, float]:
     >>> metrics_of("regression", np.array([1.0, 3.0]), np.array([2.0, 3.0]))
     {'mae': 0.5, 'rmse': 0.7071067811865476, 'r2': 0.5}
     """
-    made = _class_metrics(truth, answers) if task == "classification" else _number_metrics(truth, answers)
+    made = _METRICS[task](truth, answers)
     return {name: value for name, value in made.items() if np.isfinite(value)}
 
 
@@ -76,6 +77,20 @@ def _class_metrics(truth: Values, answers: Values) -> dict[str, float]:
     }
 
 
+def _multiclass_metrics(truth: Values, answers: Values) -> dict[str, float]:
+    """AUC is the mean over classes, each against all others; the Brier score sums over classes, as Brier wrote it."""
+    if not len(truth):
+        return {}
+    is_class = truth[:, None] == np.arange(answers.shape[1])
+    told = np.clip(answers[is_class], _SMALLEST, 1.0)
+    return {
+        "auc": float(np.mean([auc(is_class[:, k].astype(float), answers[:, k]) for k in range(answers.shape[1])])),
+        "log_loss": float(-np.mean(np.log(told))),
+        "brier": float(np.mean(np.sum((answers - is_class) ** 2, axis=1))),
+        "accuracy": float(np.mean(answers.argmax(axis=1) == truth)),
+    }
+
+
 def _number_metrics(truth: Values, answers: Values) -> dict[str, float]:
     if not len(truth):
         return {}
@@ -86,3 +101,6 @@ def _number_metrics(truth: Values, answers: Values) -> dict[str, float]:
         "rmse": float(np.sqrt(np.mean(error**2))),
         "r2": 1 - float(np.sum(error**2)) / spread if spread else float("nan"),
     }
+
+
+_METRICS = {"classification": _class_metrics, "multiclass": _multiclass_metrics, "regression": _number_metrics}

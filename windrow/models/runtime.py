@@ -155,6 +155,17 @@ def open_model(
     return SklearnModel.load(payload, task=way.task, where=where)
 
 
+def single(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one number a row: the answer itself, or the place of the most likely of three classes or more.
+
+    Examples
+    --------
+    >>> single(np.array([[0.2, 0.5, 0.3]]))
+    array([1.])
+    """
+    return answers if answers.ndim == 1 else answers.argmax(axis=1).astype(np.float64)
+
+
 @contextmanager
 def few_threads() -> Iterator[None]:
     """Let native code (OpenMP, BLAS) use half of the cores.

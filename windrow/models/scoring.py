@@ -12,6 +12,7 @@ from windrow.features.source import Every
 from windrow.models.bundle import Bundle
 from windrow.models.dataset import frame_of
 from windrow.models.keys import entity_fields
+from windrow.models.runtime import single
 from windrow.models.spine import spine_rows
 from windrow.schema import EVENT_TIME, KNOWN_AT, Status
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from windrow.stores.lake import Lake
 
 PREDICTION, RELEASE, STATUS = "prediction", "release", "status"
+PROBABILITY = "probability_"  # and the class, where there are three or more: then the prediction is a class's place
 
 
 def score(
@@ -87,13 +89,18 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
     framed = view_frame(con, contract, spine, tables, functions=bundle.functions)
     frame = frame_of(framed, contract)
     refused = bundle.refused(frame)
-    answers = np.full(spine.num_rows, np.nan)
+    classes = bundle.release.classes
+    answers = np.full((spine.num_rows, len(classes)) if classes else spine.num_rows, np.nan)
     if not refused.all():
         answers[~refused] = bundle.predict_batch({name: values[~refused] for name, values in frame.items()})
     statuses = [_missing(frame), *(framed[status_column(lookup)].to_numpy() for lookup in contract.lookups)]
     known = pa.repeat(pa.scalar(now, pa.int64()), spine.num_rows).cast(pa.timestamp("us", "UTC"))
     made = spine.add_column(spine.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)
-    made = made.append_column(PREDICTION, pa.array(answers, pa.float64(), mask=np.isnan(answers)))
+    made = made.append_column(
+        PREDICTION, pa.array(single(answers), pa.float64(), mask=refused | np.isnan(single(answers)))
+    )
+    for place, name in enumerate(classes):
+        made = made.append_column(f"{PROBABILITY}{name}", pa.array(answers[:, place], pa.float64(), mask=refused))
     made = made.append_column(RELEASE, pa.array([bundle.id] * spine.num_rows, pa.string()))
     return made.append_column(STATUS, pa.array(np.max(statuses, axis=0).astype(np.int8)))
 

@@ -291,7 +291,7 @@ class PredictionService:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are computed for it."""
-        return CLASS_METRICS if self.label.binary else NUMBER_METRICS
+        return CLASS_METRICS if self.label.binary or self.label.multiclass else NUMBER_METRICS
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -385,6 +385,11 @@ def _check(service: PredictionService) -> None:
     where, names = f"service {service.name!r}", list(service.view.contract.feature_names)
     if service.baseline is not None and service.baseline not in names:
         raise UnknownNameError("baseline feature", service.baseline, names, where=where)
+    if service.baseline is not None and service.label.multiclass:
+        raise DeclarationError(
+            f"the baseline of {where} is one feature, but its label has {len(service.label.classes)} classes",
+            next_step="leave baseline= out: the classes' shares in training are the baseline then",
+        )
     spine = [f.name for f in service.view.spine.spine_fields]
     columns, online = list(dict.fromkeys((*spine, *names))), service.online is not None
     check_declared(service.gates, where, metrics=service.metrics, columns=columns, online=online)

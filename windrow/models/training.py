@@ -19,7 +19,7 @@ from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator
 from windrow.models.curves import curves_of, learning_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
-from windrow.models.fitting import Fitted, chosen, fit, task_for
+from windrow.models.fitting import Fitted, chosen, fit, places_of, task_for
 from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import against
@@ -146,7 +146,7 @@ def judge(service: PredictionService, dataset: TrainingDataset, model: Model, *,
     with few_threads():
         answers = model.predict(judged.frame)
     naive = baseline_of(service, learn, judged)
-    has = ~np.isnan(naive)
+    has = ~np.isnan(naive if naive.ndim == 1 else naive[:, 0])
     baseline = metrics_of(task, judged.y[has], naive[has])
     if not has.all():
         on_these = metrics_of(task, judged.y[has], answers[has])
@@ -178,6 +178,9 @@ def _run_facts(
 def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArray[np.float64]:
     """Return the naive prediction for each row that is judged: the baseline feature, or the training label's mean."""
     if service.baseline is None:
+        if service.label.multiclass:
+            shares = [float((learn.y == place).mean()) for place in places_of(service)]
+            return np.tile(shares, (len(test.y), 1))
         return np.full(len(test.y), float(learn.y.mean()))
     return numbers(test.frame[service.baseline])
 
@@ -194,6 +197,7 @@ def _release(
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
         batch_backend=compiled.batch_backend, backends=compiled.backends, trusted_types=trusted.FORMAT,
+        classes=service.label.classes if service.label.multiclass else (),
         metrics=judged["metrics"], baseline=judged["baseline"], gates=[], files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",

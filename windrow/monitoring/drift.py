@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from windrow.clock import duration, from_micros
 from windrow.errors import NotFoundError, StoreError
 from windrow.features.contract import Contract, Frame
+from windrow.models.runtime import single
 from windrow.models.service import Drift, PredictionService
 from windrow.monitoring.history import Past
 from windrow.monitoring.verdict import ColumnVerdict, compare
@@ -212,8 +213,8 @@ def with_predictions(sides: Comparison, model: Model, held_out: Frame, outputs: 
     name = PREDICTION if PREDICTION not in sides.reference else f"{PREDICTION} (output)"
     past = sides.past
     if past is not None:
-        past = Past({**past.frame, name: model.predict(past.frame)}, past.times, past.window)
-    reference, current = {**sides.reference, name: model.predict(held_out)}, {**sides.current, name: outputs}
+        past = Past({**past.frame, name: single(model.predict(past.frame))}, past.times, past.window)
+    reference, current = {**sides.reference, name: single(model.predict(held_out))}, {**sides.current, name: outputs}
     return Comparison(reference, current, (*sides.fields, Field(name, "float64")), past)
 
 

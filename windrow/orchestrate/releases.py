@@ -77,8 +77,9 @@ def saved_estimator(path: Path, service: PredictionService, *, trials: Sequence[
 
     if not path.is_file():
         raise ModelError(f"the model that the notebook saved is gone ({path.name})", next_step="run the notebook again")
-    task = "classification" if service.label.binary else "regression"
-    estimator = SklearnModel.load(path.read_bytes(), task=task, where=path.name).estimator  # type: ignore[arg-type]
+    from windrow.models.training import task_of_label
+
+    estimator = SklearnModel.load(path.read_bytes(), task=task_of_label(service), where=path.name).estimator
     path.unlink()
     return Fitted(estimator, msgspec.convert(list(trials), list[Trial]))
 
@@ -161,6 +162,8 @@ def _picture(service: PredictionService, dataset: "TrainingDataset", release: "R
     from windrow.models.dataset import load_split
     from windrow.orchestrate.plots import picture
 
+    if service.label.multiclass:
+        return {}  # a curve for each class says less than the metrics beside it
     test = load_split(dataset, release.contract, "test")
     predicted = registry(stores).load(release.id).predict(test.frame)
     drawn = picture(predicted, test.y, binary=service.label.binary)

@@ -217,6 +217,7 @@ def _answer_columns(service: PredictionService) -> Metadata:
     columns: list[tuple[str, str, str | None]] = [(f.name, f.dtype, None) for f in service.view.spine.spine_fields]
     columns += [(EVENT_TIME, "timestamp", "the time that was asked about"), (KNOWN_AT, "timestamp", "the clock's now")]
     columns += [("prediction", "float64", service.description), ("release", "string", "which model answered")]
+    columns += [(f"probability_{c}", "float64", None) for c in service.label.classes if service.label.multiclass]
     columns += [("status", "int32", "the worst status of its features: 0 is present")]
     return {"dagster/column_schema": schema_of(columns), **prediction_lineage(service)}
 

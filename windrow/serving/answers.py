@@ -28,12 +28,32 @@ _TITLES = {
 }
 
 
+Output = float | list[float]
+"""What a model says of a row: a number, or a probability for each of three classes or more."""
+
+
+def place_of(output: Output) -> float:
+    """Return the one number of an output: itself, or the place of the most likely class.
+
+    Examples
+    --------
+    >>> place_of(0.5), place_of([0.2, 0.5, 0.3])
+    (0.5, 1.0)
+    """
+    return float(output.index(max(output))) if isinstance(output, list) else output
+
+
 class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
-    """The answer to one row: `value` is the model's output, a class's also called `probability`."""
+    """The answer to one row: `value` is the model's output, of two classes also called `probability`.
+
+    Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
+    """
 
     value: float
     statuses: msgspec.Raw
     probability: float | None = None
+    class_: str | None = msgspec.field(default=None, name="class")
+    probabilities: dict[str, float] | None = None
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -72,6 +92,8 @@ class Speaker:
         In the contract's order.
     classes
         Whether outputs are probabilities.
+    names
+        Of three classes or more: then each output is a list of probabilities, in their order.
 
     Examples
     --------
@@ -79,23 +101,33 @@ class Speaker:
     b'{"request_id":"r1","service":"churn","release":"churn-1","predictions":[{"value":0.5,"statuses":{"x":"not_found"}}],"now":"1970-01-01T00:00:00+00:00"}'
     """
 
-    def __init__(self, service: str, release: str, features: Sequence[str], *, classes: bool) -> None:
-        self._service, self._release, self._classes = service, release, classes
+    def __init__(
+        self, service: str, release: str, features: Sequence[str], *, classes: bool, names: Sequence[str] = ()
+    ) -> None:
+        self._service, self._release, self._classes, self._names = service, release, classes, names
         self._features = tuple(features)
         # Most rows have one of a few patterns ("all present"), so the text of each is kept.
         self._statuses = lru_cache(maxsize=256)(self._spoken)
         self._last: tuple[Mapping[str, int], msgspec.Raw] = {}, msgspec.Raw(b"{}")
 
     def answer(
-        self, request_id: str, outputs: Sequence[float], statuses: Sequence[Mapping[str, int]], *, now: int
+        self, request_id: str, outputs: Sequence[Output], statuses: Sequence[Mapping[str, int]], *, now: int
     ) -> bytes:
         """Return the JSON of an answer."""
         said = self._said
-        predictions = [
-            Prediction(value, said(status), value if self._classes else None)
-            for value, status in zip(outputs, statuses, strict=True)
-        ]
+        if self._names:
+            predictions = [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
+        else:
+            predictions = [
+                Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
+                for value, status in zip(outputs, statuses, strict=True)
+            ]
         return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
+
+    def _chosen(self, shares: list[float], statuses: msgspec.Raw) -> Prediction:
+        name = self._names[int(place_of(shares))]
+        shared = dict(zip(self._names, shares, strict=True))
+        return Prediction(place_of(shares), statuses, class_=name, probabilities=shared)
 
     def _said(self, status: Mapping[str, int]) -> msgspec.Raw:
         # The transformer gives one and the same mapping to all rows that have everything.

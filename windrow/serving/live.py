@@ -54,7 +54,8 @@ class LiveService:
         """Writes its answers."""
         release = self.release
         classes = release.task == "classification"
-        return Speaker(release.service, release.id, release.contract.feature_names, classes=classes)
+        names = release.classes
+        return Speaker(release.service, release.id, release.contract.feature_names, classes=classes, names=names)
 
     @cached_property
     def recorder(self) -> Recorder:

@@ -146,6 +146,10 @@ def _answer(release: Release) -> dict[str, Any]:
     prediction: dict[str, Any] = {"value": {"type": "number"}, "statuses": statuses}
     if release.task == "classification":
         prediction["probability"] = {"type": "number", "minimum": 0, "maximum": 1}
+    if release.classes:
+        share = {"type": "number", "minimum": 0, "maximum": 1}
+        prediction["class"] = {"type": "string", "enum": list(release.classes)}
+        prediction["probabilities"] = {"type": "object", "properties": dict.fromkeys(release.classes, share)}
     texts = dict.fromkeys(("request_id", "service", "release"), {"type": "string"})
     item = {"type": "object", "properties": prediction, "required": list(prediction)}
     fields = {

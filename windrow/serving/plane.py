@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from windrow.errors import RequestError
-from windrow.serving.answers import encode
+from windrow.serving.answers import Output, encode, place_of
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
 from windrow.serving.transformer import Vectors
@@ -110,7 +110,9 @@ class Plane:
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
         service = self._services.service(name)
-        outcomes = read_outcomes(body, classes=service.release.task == "classification")
+        release = service.release
+        places = len(release.classes) or (2 if release.task == "classification" else 0)
+        outcomes = read_outcomes(body, classes=places)
         now = service.now()
         self._log.append([_outcome(service, outcome, now) for outcome in outcomes])
         return encode({"request_id": request_id, "service": name, "accepted": len(outcomes)})
@@ -147,7 +149,7 @@ def _predictions(
     times: Sequence[int],
     *,
     vectors: Vectors,
-    outputs: Sequence[float],
+    outputs: Sequence[Output],
     now: int,
     spent: tuple[int, int],
 ) -> list[LogRecord]:
@@ -171,7 +173,7 @@ def _predictions(
                 request=values,
                 vector=recorder.vector(vectors.lists[at], finite=vectors.finite[at]),
                 statuses=recorder.statuses(vectors.statuses[at]),
-                output=outputs[at],
+                output=place_of(outputs[at]),
                 stages_us=stages,
             )
             records.append(record)
@@ -179,7 +181,7 @@ def _predictions(
     return records
 
 
-def _answers(asks: Sequence[Ask], outputs: list[float], vectors: Vectors, now: int) -> list[bytes]:
+def _answers(asks: Sequence[Ask], outputs: list[Output], vectors: Vectors, now: int) -> list[bytes]:
     speaker, statuses = asks[0].service.speaker, vectors.statuses
     if len(asks) == 1:
         return [speaker.answer(asks[0].request_id, outputs, statuses, now=now)]
@@ -205,9 +207,10 @@ def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
     )
 
 
-def _numbers(outputs: list[float]) -> list[float]:
+def _numbers(outputs: list[Output]) -> list[Output]:
     for output in outputs:
-        if not math.isfinite(output):
+        # A sum is finite only if all its parts are.
+        if not math.isfinite(sum(output) if isinstance(output, list) else output):
             raise RequestError(
                 500,
                 "no-number",

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from windrow.errors import ModelError, RequestError
 from windrow.models.bundle import Bundle
 from windrow.models.runtime import MATRIX_INPUT, OnnxModel
+from windrow.serving.answers import Output
 from windrow.serving.transformer import Vectors
 
 
 class Predictor(Protocol):
-    """Answers vectors of n rows with n numbers."""
+    """Answers vectors of n rows with n outputs."""
 
-    async def predict(self, vectors: Vectors) -> list[float]:
-        """Return the probability of class 1, or the value; raise `RequestError` where there is none."""
+    async def predict(self, vectors: Vectors) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value; raise `RequestError` where there is none."""
         ...
 
     def close(self) -> None:
@@ -41,8 +42,8 @@ class CompiledPredictor:
         if self._matrix and isinstance(model, OnnxModel) and bundle.release.task != "multiclass":
             self._one = _OneRow(model, len(bundle.contract.features))
 
-    async def predict(self, vectors: Vectors) -> list[float]:
-        """Return the probability of class 1, or the value, of each row."""
+    async def predict(self, vectors: Vectors) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value, for each row."""
         matrix = vectors.matrix
         try:
             if matrix is None or not self._matrix:
@@ -91,6 +92,6 @@ def value_refused(what: str, next_step: str) -> RequestError:
     return RequestError(422, "value-refused", what, where="$", next_step=next_step)
 
 
-def _plain(outputs: NDArray[Any]) -> list[float]:
-    made: list[float] = outputs.tolist()
+def _plain(outputs: NDArray[Any]) -> list[Output]:
+    made: list[Output] = outputs.tolist()
     return made

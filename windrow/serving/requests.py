@@ -212,7 +212,7 @@ def decode(body: bytes) -> dict[str, Any]:
     return document
 
 
-def read_outcomes(body: bytes, *, classes: bool = False) -> list[Outcome]:
+def read_outcomes(body: bytes, *, classes: int = 0) -> list[Outcome]:
     """Return the outcomes of a body ``{"outcomes": [{"request_id", "row", "value", "known_at"?}]}``.
 
     Parameters
@@ -220,7 +220,7 @@ def read_outcomes(body: bytes, *, classes: bool = False) -> list[Outcome]:
     body
         JSON.
     classes
-        Whether the service predicts a class: then a value is 0 or 1.
+        How many classes the service tells apart: then a value is 0, 1, ...; 0 where it predicts a number.
 
     Raises
     ------
@@ -244,14 +244,15 @@ def read_outcomes(body: bytes, *, classes: bool = False) -> list[Outcome]:
     return outcomes
 
 
-def _check_values(outcomes: Sequence[Outcome], *, classes: bool) -> None:
+def _check_values(outcomes: Sequence[Outcome], *, classes: int) -> None:
     # A correction that became known later is no contradiction.
     said: dict[tuple[str, int, int | None], float] = {}
     for i, outcome in enumerate(outcomes):
         where = f"$.outcomes[{i}].value"
-        if classes and outcome.value not in (0.0, 1.0):
-            step = "send 1 for what happened, 0 for what did not"
-            raise RequestError(422, "out-of-range", "Field 'value' is not 0 or 1", where=where, next_step=step)
+        if classes and outcome.value not in range(classes):
+            step = "send 1 for what happened, 0 for what did not" if classes == 2 else "send the place of the class"
+            what = "0 or 1" if classes == 2 else f"a whole number from 0 to {classes - 1}"
+            raise RequestError(422, "out-of-range", f"Field 'value' is not {what}", where=where, next_step=step)
         key = outcome.request_id, outcome.row, outcome.known_at
         if said.setdefault(key, outcome.value) != outcome.value:
             what, step = "Two outcomes of one row differ", "send one value for each request_id, row and known_at"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, RequestError
 from windrow.features.contract import Frame
+from windrow.serving.answers import Output
 from windrow.serving.predictor import value_refused
 from windrow.serving.transformer import Vectors
 
@@ -45,6 +46,7 @@ class _Question(msgspec.Struct, array_like=True):
 class _Reply(msgspec.Struct, array_like=True):
     number: int
     outputs: bytes = b""  # float64
+    classes: int = 0  # columns of the outputs, 0 for one number a row
     refused: str = ""
     next_step: str = ""
     failed: str = ""
@@ -81,8 +83,8 @@ class SidePredictor:
         """Process id of the child."""
         return self._child.pid
 
-    async def predict(self, vectors: Vectors) -> list[float]:
-        """Return the probability of class 1, or the value, of each row."""
+    async def predict(self, vectors: Vectors) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value, for each row."""
         if self._waiting >= _WAITING:
             raise RequestError(
                 503,
@@ -94,7 +96,7 @@ class SidePredictor:
         try:
             until = time.monotonic() + self._deadline
             ask = asyncio.get_running_loop().run_in_executor(self._pool, self.ask, vectors.frame, until)
-            outputs: list[float] = (await ask).tolist()
+            outputs: list[Output] = (await ask).tolist()
             return outputs
         finally:
             self._waiting -= 1
@@ -190,7 +192,8 @@ def _outputs(reply: _Reply) -> NDArray[np.float64]:
         raise value_refused(reply.refused, reply.next_step)
     if reply.failed:
         raise RuntimeError(reply.failed)
-    return np.frombuffer(reply.outputs, dtype=np.float64)
+    outputs = np.frombuffer(reply.outputs, dtype=np.float64)
+    return outputs.reshape(-1, reply.classes) if reply.classes else outputs
 
 
 def _too_late(deadline: float) -> RequestError:
@@ -233,7 +236,8 @@ def _reply(bundle: Any, question: _Question) -> _Reply:
         return _Reply(question.number, refused=error.what, next_step=error.next_step)
     except Exception as error:  # noqa: BLE001 - one bad question must not end the process that others wait for
         return _Reply(question.number, failed=f"{type(error).__name__}: {error}"[:500])
-    return _Reply(question.number, outputs=np.ascontiguousarray(outputs, dtype=np.float64).tobytes())
+    data = np.ascontiguousarray(outputs, dtype=np.float64).tobytes()
+    return _Reply(question.number, outputs=data, classes=outputs.shape[1] if outputs.ndim == 2 else 0)
 
 
 if __name__ == "__main__":
