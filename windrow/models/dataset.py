@@ -25,6 +25,7 @@ from windrow.models.service import PredictionService, RandomSplit, TimeSplit
 from windrow.models.spine import spine_rows
 from windrow.models.splits import GAP, TEST, TRAIN, assign
 from windrow.schema import EVENT_TIME, Status, fingerprint
+from windrow.stores.tables import lake_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +225,8 @@ def newest_seq(service: PredictionService, lake: Lake) -> int:
     """Return the newest ``_seq`` over every table that a service's dataset is made from."""
     spine = service.view.spine
     # What another system keeps has no place in our write order.
-    keys = {g.key for g in service.view.groups if g.external is None} | {service.label.source.key}
+    keys = {lake_key(read) for read in service.view.contract.lookups if read.external is None}
+    keys |= {service.label.source.key}
     keys |= {spine.key} if hasattr(spine, "key") else set()
     return max(lake.table(key).stats().seq for key in sorted(keys))
 

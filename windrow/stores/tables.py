@@ -26,7 +26,7 @@ def group_tables(lookups: Iterable[Lookup], lake: Lake) -> dict[str, Table]:
     >>> group_tables([Lookup("card_v1", "", {}, {}, {})], Lake("/tmp/lake"))
     {'card_v1': LakeTable('/tmp/lake/features/card_v1')}
     """
-    return {lookup.group: _table(_key(lookup), lookup.external, lake) for lookup in lookups}
+    return {lookup.group: _table(lake_key(lookup), lookup.external, lake) for lookup in lookups}
 
 
 def table_of(owner: Source | FeatureGroup, lake: Lake) -> Table:
@@ -34,8 +34,15 @@ def table_of(owner: Source | FeatureGroup, lake: Lake) -> Table:
     return _table(owner.key, owner.external if isinstance(owner, FeatureGroup) else None, lake)
 
 
-def _key(lookup: Lookup) -> str:
-    # Aggregates read the events where they are.
+def lake_key(lookup: Lookup) -> str:
+    """Return the key of the table that a look-up reads: of aggregates, that of the events, which stay where they are.
+
+    Examples
+    --------
+    >>> from windrow.features.contract import Lookup
+    >>> lake_key(Lookup("card_v1", "", {}, {}, {}))
+    'features/card_v1'
+    """
     return lookup.aggregate.source if lookup.aggregate else f"features/{lookup.group}"
 
 
