@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from windrow.features.sql import sql_group
     from windrow.features.view import FeatureView
     from windrow.models.columns import columns
+    from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, Latency, Slices, Waiver
     from windrow.models.service import (
         Batch,
         Drift,
-        Gate,
         Notebook,
         Online,
         PredictionService,
@@ -52,8 +52,9 @@ _HOMES = {
     "windrow.features.sql": ("sql_group",),
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
+    "windrow.models.gate": ("BetterThanGolden", "Calibration", "Fairness", "Gate", "Latency", "Slices", "Waiver"),
     "windrow.models.service": (
-        "Batch", "Drift", "Gate", "Notebook", "Online", "PredictionService", "RandomSplit", "Stream",
+        "Batch", "Drift", "Notebook", "Online", "PredictionService", "RandomSplit", "Stream",
         "TimeSplit",
     ),
     "windrow.retrieval": ("history", "latest"),
@@ -63,10 +64,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView",
-    "Field", "Gate", "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService",
-    "RandomSplit", "Settings", "Source", "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns",
-    "external_group", "feature_group", "history", "latest", "on_demand", "sql_group",
+    "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
+    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "IbisTable", "Label", "Latency", "Notebook", "Online",
+    "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source", "Status", "Stream",
+    "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
+    "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from windrow.discover import services as find_services
 from windrow.errors import NotFoundError, listed
 from windrow.features.source import Every
 from windrow.live_hours import fresh_online, live_through, past_ticks, publish_until
+from windrow.models.gate import Gate
 from windrow.orchestrate.partitions import day_partitions, first_with_features
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import observe_logs, run_notebooks, run_service
@@ -335,7 +336,7 @@ def _released(service: PredictionService, stores: Stores) -> Release:
 
 
 def _metric(service: PredictionService) -> str:
-    return service.gates[0].metric if service.gates else service.metrics[0]
+    return next((gate.metric for gate in service.gates if isinstance(gate, Gate)), service.metrics[0])
 
 
 def _written(service: PredictionService, stores: Stores) -> int:

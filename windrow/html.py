@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from windrow.features.group import FeatureGroup
     from windrow.features.view import FeatureView
     from windrow.models.dataset import TrainingDataset
-    from windrow.models.release import Release
+    from windrow.models.release import GateResult, Release
     from windrow.models.service import PredictionService
     from windrow.notebook import StoredTable
     from windrow.stores.lake import TableStats
@@ -114,7 +114,7 @@ def dataset_card(dataset: TrainingDataset, contract: Contract | None = None) -> 
 def release_card(release: Release) -> str:
     """Return the card of a release: metrics beside the baseline, gates, what it is made of."""
     metrics = [(n, f"{v:.5g}", _number(release.baseline.get(n))) for n, v in release.metrics.items()]
-    gates = [(g.metric, "passed" if g.passed else "FAILED", g.bar, _number(g.value)) for g in release.gates]
+    gates = [(g.name or g.metric, _verdict(g, release), g.bar, _number(g.value), _sure(g)) for g in release.gates]
     facts = {
         "service": release.service,
         "made": _moment(release.created_at),
@@ -125,7 +125,7 @@ def release_card(release: Release) -> str:
         "features": _some(release.contract.feature_names),
     }
     body = [_facts(facts), _table(("metric", "model", "baseline"), metrics)]
-    body += [_table(("gate", "verdict", "bar", "value"), gates)] if gates else []
+    body += [_table(("gate", "verdict", "bar", "value", "interval, rows"), gates)] if gates else []
     step = (
         f"windrow promote {release.service} {release.id}"
         if release.passed
@@ -252,6 +252,18 @@ def _online(service: PredictionService) -> str:
 
 def _moment(micros: int) -> str:
     return from_micros(micros).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _verdict(gate: GateResult, release: Release) -> str:
+    verdict = gate.verdict(release.created_at)
+    if verdict == "waived" and gate.waived is not None:
+        return f"WAIVED until {_moment(gate.waived.until)}: {gate.waived.reason}"
+    return verdict if verdict == "passed" else verdict.upper()
+
+
+def _sure(gate: GateResult) -> str:
+    spread = "" if gate.low is None else f"{_number(gate.low)} to {_number(gate.high)}"
+    return ", ".join(part for part in (spread, "" if gate.rows is None else f"{gate.rows:,}") if part)
 
 
 def _number(value: Any) -> str:

@@ -8,9 +8,10 @@ import pytest
 import windrow
 
 EXPORTED = [
-    "AggregateGroup", "Batch", "Constant", "CsvFile", "Drift", "Entity", "Every", "FeatureGroup", "FeatureView", "Field", "Gate",
-    "IbisTable", "Label", "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Source",
-    "Status", "Stream", "TimeSplit", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
+    "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
+    "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "IbisTable", "Label", "Latency", "Notebook", "Online",
+    "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source", "Status", "Stream",
+    "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns", "external_group", "feature_group",
     "history", "latest", "on_demand", "sql_group",
 ]  # fmt: skip
 

@@ -118,6 +118,25 @@ def test_rolling_back_appends_a_row_that_points_to_the_older_release(store: Meta
     ]
 
 
+def test_an_override_stays_with_the_deployment_that_it_was_signed_for(store: Metadata) -> None:
+    store.add_release("churn", "churn-1", b"a")
+    store.deploy("churn", "churn-1", reason="anyway", at=10, override={"by": "ada", "reason": "anyway"})
+    store.deploy("churn", "churn-1", reason="again", at=20)
+    assert [d.override for d in store.deployments("churn")] == [{"by": "ada", "reason": "anyway"}, None]
+
+
+def test_the_last_materialization_of_a_group_counts_with_what_its_sources_knew(store: Metadata) -> None:
+    assert store.materialization("features/card_v1") is None
+    store.record_materialization("features/card_v1")
+    store.record_span("payments", first=1, last=2, known=3, rows=4)
+    store.record_materialization("features/card_v1")
+    store.record_materialization("features/other_v1")
+    found = store.materialization("features/card_v1")
+    assert found is not None
+    assert (found.key, found.known) == ("features/card_v1", {"payments": 3})
+    assert found.at > 1_600_000_000_000_000
+
+
 def test_a_release_of_another_service_cannot_be_deployed(store: Metadata) -> None:
     store.add_release("fraud", "fraud-1", b"a")
     with pytest.raises(NotFoundError, match="service 'churn' has no release 'fraud-1'. It has none"):
@@ -186,7 +205,7 @@ def test_a_store_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "m.db")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 2"):
+    with pytest.raises(StoreError, match="has format 99. This windrow reads format 3"):
         Metadata(f"sqlite:///{tmp_path}/m.db")
 
 

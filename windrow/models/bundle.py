@@ -195,7 +195,11 @@ def load_bundle(folder: Path, release: Release | None = None) -> Bundle:
         If a file is missing or was changed, or holds what windrow does not trust.
     """
     release = release or decode_release(_read(folder / RELEASE_FILE), where=f"{folder.name}/{RELEASE_FILE}")
-    files = {name: _read(folder / name) for name in release.files}
+    return open_bundle(release, {name: _read(folder / name) for name in release.files})
+
+
+def open_bundle(release: Release, files: Mapping[str, bytes]) -> Bundle:
+    """Return a release that answers, from the bytes of its files; see `load_bundle`."""
     _check_files(release, files)
     model = load_model(release, files[MODEL_FILES[release.backend]])
     return Bundle(release, model, _golden(files["golden.json"], release))

@@ -53,13 +53,24 @@ def auc(truth: Values, answers: Values) -> float:
     return float((ranks[truth == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def sure(answers: Values) -> Values:
+    """Return probabilities kept off 0 and 1, where a logarithm has no end.
+
+    Examples
+    --------
+    >>> sure(np.array([0.0, 0.5])).tolist()
+    [1e-15, 0.5]
+    """
+    return np.clip(answers, _SMALLEST, 1 - _SMALLEST)
+
+
 def _class_metrics(truth: Values, answers: Values) -> dict[str, float]:
     if not len(truth):
         return {}
-    sure = np.clip(answers, _SMALLEST, 1 - _SMALLEST)
+    said = sure(answers)
     return {
         "auc": auc(truth, answers),
-        "log_loss": float(-np.mean(truth * np.log(sure) + (1 - truth) * np.log1p(-sure))),
+        "log_loss": float(-np.mean(truth * np.log(said) + (1 - truth) * np.log1p(-said))),
         "brier": float(np.mean((answers - truth) ** 2)),
         "accuracy": float(np.mean((answers > 0.5) == (truth == 1))),
     }

@@ -14,6 +14,14 @@ FORMAT = 1
 
 Task = Literal["classification", "regression"]
 Backend = Literal["onnx", "sklearn"]
+Verdict = Literal["passed", "waived", "failed"]
+
+
+class Waived(msgspec.Struct, frozen=True):
+    """A signed exception of a gate: why it does not block, and from which time on (UTC microseconds) it does."""
+
+    reason: str
+    until: int
 
 
 class GateResult(msgspec.Struct, frozen=True):
@@ -21,10 +29,24 @@ class GateResult(msgspec.Struct, frozen=True):
 
     Attributes
     ----------
+    metric
+        What was measured.
     value
         The candidate's value, None where it could not be computed.
     bar
         What was asked, in words.
+    passed
+        Whether the bar was cleared; a waiver changes nothing about that.
+    why
+        Value, bar, sample size and interval, in words.
+    name
+        Of its check.
+    rows
+        How many rows `value` was measured on.
+    low, high
+        Confidence interval of `value`.
+    waived
+        The exception that stands for it.
     """
 
     metric: str
@@ -32,6 +54,24 @@ class GateResult(msgspec.Struct, frozen=True):
     bar: str
     passed: bool
     why: str
+    name: str = ""
+    rows: int | None = None
+    low: float | None = None
+    high: float | None = None
+    waived: Waived | None = None
+
+    def verdict(self, at: int) -> Verdict:
+        """Return ``passed``, ``waived`` (while its waiver counts) or ``failed``, at a time in UTC microseconds.
+
+        Examples
+        --------
+        >>> late = GateResult("auc", 0.5, "at least 0.7", False, "too low", waived=Waived("the board", until=10))
+        >>> late.verdict(9), late.verdict(10)
+        ('waived', 'failed')
+        """
+        if self.passed:
+            return "passed"
+        return "waived" if self.waived is not None and at < self.waived.until else "failed"
 
 
 class DatasetRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,8 +151,12 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every gate was cleared."""
-        return all(gate.passed for gate in self.gates)
+        """Whether every gate was cleared, or waived when the release was made."""
+        return not self.failed(self.created_at)
+
+    def failed(self, at: int) -> list[GateResult]:
+        """Return the gates that stand in the way at a time (UTC microseconds); a waiver ends."""
+        return [gate for gate in self.gates if gate.verdict(at) == "failed"]
 
     def _repr_html_(self) -> str:
         from windrow.html import release_card

@@ -18,11 +18,10 @@ from windrow.features.source import Source
 from windrow.features.view import FeatureView
 from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
+from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_declared
 from windrow.models.keys import label_keys
 from windrow.schema import check_name, fingerprint
 
-CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
-NUMBER_METRICS = ("mae", "rmse", "r2")
 SINKS = ("delta", "duckdb")
 _CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
 
@@ -152,40 +151,6 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A bar that a candidate must clear before it becomes a release.
-
-    Parameters
-    ----------
-    metric
-        ``auc log_loss brier accuracy`` for classes, ``mae rmse r2`` for numbers.
-    at_least, at_most
-        Bars on the value itself.
-    of_baseline
-        The value must be at most this share of the baseline's.
-
-    Examples
-    --------
-    >>> Gate("mae", of_baseline=0.8).metric
-    'mae'
-    """
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-    of_baseline: float | None = None
-
-    def __post_init__(self) -> None:
-        known = (*CLASS_METRICS, *NUMBER_METRICS)
-        if self.metric not in known:
-            raise UnknownNameError("metric", self.metric, known, where="Gate()")
-        if (self.at_least, self.at_most, self.of_baseline) == (None, None, None):
-            raise DeclarationError(
-                f"Gate({self.metric!r}) has no bar", next_step="give at_least, at_most or of_baseline"
-            )
-
-
-@dataclass(frozen=True)
 class Drift:
     """Watch the log's newest `window` of vectors against the training data.
 
@@ -294,7 +259,7 @@ class PredictionService:
     model: Reference | Notebook
     split: TimeSplit | RandomSplit
     baseline: str | None
-    gates: tuple[Gate, ...]
+    gates: tuple[AnyGate, ...]
     online: Online | None
     batch: Batch | None
     stream: Stream | None
@@ -311,7 +276,7 @@ class PredictionService:
         model: str | Callable[[], Any] | Notebook,
         split: TimeSplit | RandomSplit,
         baseline: str | None = None,
-        gates: Sequence[Gate] = (),
+        gates: Sequence[AnyGate] = (),
         online: Online | None = None,
         batch: Batch | None = None,
         stream: Stream | None = None,
@@ -364,7 +329,7 @@ class PredictionService:
             "model": self.model.file if isinstance(self.model, Notebook) else str(self.model),
             "split": {"kind": type(self.split).__name__, **asdict(self.split)},
             "baseline": self.baseline,
-            "gates": [asdict(g) for g in self.gates],
+            "gates": [{"kind": type(g).__name__, **asdict(g)} for g in self.gates],
             "online": asdict(self.online) if self.online else None,
             "batch": asdict(self.batch) if self.batch else None,
             "stream": asdict(self.stream) if self.stream else None,
@@ -412,8 +377,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "batch": ((Batch, type(None)), 'Batch("@daily"), or leave it out'),
     "stream": ((Stream, type(None)), "Stream(), or leave it out"),
 }
-_LISTS: dict[str, tuple[type, str]] = {
-    "gates": (Gate, 'Gate("mae", of_baseline=0.9)'),
+_LISTS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "gates": (GATES, 'Gate("mae", of_baseline=0.9)'),
     "monitors": (Drift, 'Drift(window="30d")'),
 }
 
@@ -429,21 +394,11 @@ def _check(service: PredictionService) -> None:
     where, names = f"service {service.name!r}", list(service.view.contract.feature_names)
     if service.baseline is not None and service.baseline not in names:
         raise UnknownNameError("baseline feature", service.baseline, names, where=where)
-    for gate in service.gates:
-        if gate.metric not in service.metrics:
-            raise UnknownNameError(
-                "metric",
-                gate.metric,
-                service.metrics,
-                where=f"{where} (its label is {'a class' if service.label.binary else 'a number'})",
-            )
-    if service.label.on and service.label.on not in {f.name for f in service.view.spine.spine_fields}:
-        raise UnknownNameError(
-            "label key",
-            service.label.on,
-            [f.name for f in service.view.spine.spine_fields],
-            where=f"the spine of {where}",
-        )
+    spine = [f.name for f in service.view.spine.spine_fields]
+    columns, online = list(dict.fromkeys((*spine, *names))), service.online is not None
+    check_declared(service.gates, where, metrics=service.metrics, columns=columns, online=online)
+    if service.label.on and service.label.on not in spine:
+        raise UnknownNameError("label key", service.label.on, spine, where=f"the spine of {where}")
     label_keys(service)
     if service.online is not None:
         offline = [g.name for g in service.view.groups if not g.online]

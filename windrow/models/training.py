@@ -10,15 +10,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from windrow.clock import from_micros
 from windrow.errors import ModelError, WindrowError, listed
 from windrow.features.contract import numbers
+from windrow.models.bundle import Bundle, open_bundle
+from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator, task_of
 from windrow.models.dataset import Split, TrainingDataset, load_split
-from windrow.models.gates import check_gates
+from windrow.models.gate import BetterThanGolden
+from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates
+from windrow.models.golden import seen_rows
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
-from windrow.models.release import DatasetRef, Release, Task, sha256
+from windrow.models.release import DatasetRef, GateResult, Release, Task, sha256
 from windrow.models.runtime import SklearnModel, few_threads
 from windrow.models.service import Notebook, PredictionService
 from windrow.models.splits import TEST, TRAIN
@@ -76,6 +81,9 @@ def train(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
     release = msgspec.structs.replace(release, evidence={"estimator": type(fitted).__name__, "parameters": parameters})
+    release = msgspec.structs.replace(
+        release, gates=_gates(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
+    )
     registry.register(release, files)
     record_run(metadata, release, parameters=parameters, seconds=time.perf_counter() - begin)
     if release.passed:
@@ -205,12 +213,22 @@ def _release(
         view_fingerprint=contract.fingerprint, groups={g.table_name: g.fingerprint for g in service.view.groups},
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
         backend=compiled.backend, backend_reason=compiled.reason, layout=compiled.layout, parity=compiled.parity,
-        metrics=judged["metrics"], baseline=judged["baseline"],
-        gates=check_gates(service, judged["metrics"], judged["baseline"]), files=files,
+        metrics=judged["metrics"], baseline=judged["baseline"], gates=[], files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",
         p99_ms=service.online.p99_ms if service.online else None,
     )  # fmt: skip
+
+
+def _gates(
+    service: PredictionService, bundle: Bundle, test: Split, *, registry: Registry, metadata: Metadata
+) -> list[GateResult]:
+    """Judge the model as it would be served, against the release that answers now."""
+    live = registry.live(service.name) if any(isinstance(g, BetterThanGolden) for g in service.gates) else None
+    if live is None:
+        return check_gates(service, Candidate(bundle, test))
+    seen = seen_rows(live, test, metadata)
+    return check_gates(service, Candidate(bundle, test, live=registry.load(live.id), seen=seen))
 
 
 def _reference(dataset: TrainingDataset) -> DatasetRef:
@@ -288,8 +306,14 @@ def _trainer(service: PredictionService) -> str:
 
 
 def _reason(release: Release) -> str:
-    cleared = ", ".join(gate.why for gate in release.gates)
-    return f"all gates cleared: {cleared}" if cleared else "trained; the service declares no gate"
+    told = [_told(gate) for gate in release.gates if gate.name not in (PARITY, GOLDEN_PAIRS)]
+    return f"all gates cleared: {', '.join(told)}" if told else "trained; the service declares no gate"
+
+
+def _told(gate: GateResult) -> str:
+    if gate.passed or gate.waived is None:
+        return gate.why
+    return f"{gate.why}, WAIVED until {from_micros(gate.waived.until).isoformat()} ({gate.waived.reason})"
 
 
 def _short(error: Exception) -> str:

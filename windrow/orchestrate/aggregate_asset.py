@@ -39,6 +39,7 @@ def materialize_states(group: AggregateGroup, stores: Stores) -> Iterator[dg.Mat
     else:
         facts["skipped because"] = "it is declared online=False, and nothing of it is stored offline"
     stores.metadata.record_definition(group.key, group.fingerprint, group.describe())
+    stores.metadata.record_materialization(group.key)
     version = dg.DataVersion(f"{group.fingerprint}-{events.seq}")
     yield dg.MaterializeResult(metadata=facts, data_version=version)
 

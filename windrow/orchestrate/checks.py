@@ -9,9 +9,10 @@ from windrow.clock import duration, spoken
 from windrow.errors import NotFoundError
 from windrow.features.group import FeatureGroup
 from windrow.features.source import Source
-from windrow.models.service import Drift, Gate, PredictionService
+from windrow.models.gate import gate_names
+from windrow.models.service import Drift, PredictionService
 from windrow.orchestrate.factories import all_sources
-from windrow.orchestrate.facts import asset_key, moment
+from windrow.orchestrate.facts import Metadata, asset_key, moment
 from windrow.orchestrate.resources import Stores
 
 if TYPE_CHECKING:
@@ -21,40 +22,42 @@ if TYPE_CHECKING:
 # Twice the time between two scheduled runs: one missed run is a warning, not a false alarm.
 _LATE = {"@hourly": duration("2h"), "@daily": duration("2d"), "@weekly": duration("14d")}
 
+# What every release must show, whatever the service declares; see `windrow.models.gates`.
+_ALWAYS = {
+    "parity": "The served model answers as the fitted one, on held-out and hostile rows.",
+    "golden_pairs": "The model's file, read back, answers its golden inputs as it did.",
+}
+
 
 def gate_checks(service: PredictionService) -> list[dg.AssetCheckSpec]:
-    """Return one blocking check per gate, on the service's model."""
-    key, names = asset_key(f"{service.name}/model"), gate_names(service.gates)
+    """Return one blocking check per gate on the service's model, and those that every release must pass."""
+    key = asset_key(f"{service.name}/model")
+    bars = dict(zip(gate_names(service.gates), (gate.bar for gate in service.gates), strict=True))
     return [
-        dg.AssetCheckSpec(name, asset=key, blocking=True, description=_bar(gate))
-        for name, gate in zip(names, service.gates, strict=True)
+        dg.AssetCheckSpec(name, asset=key, blocking=True, description=bar) for name, bar in {**bars, **_ALWAYS}.items()
     ]
 
 
-def gate_names(gates: Sequence[Gate]) -> list[str]:
-    """Return the names of the gates' checks, in order; a second gate of one metric is numbered.
-
-    Examples
-    --------
-    >>> gate_names([Gate("auc", at_least=0.7), Gate("auc", of_baseline=1.1)])
-    ['gate_auc', 'gate_auc_2']
-    """
-    metrics = [gate.metric for gate in gates]
-    seen = [metrics[: place + 1].count(metric) for place, metric in enumerate(metrics)]
-    return [f"gate_{metric}" + (f"_{n}" if n > 1 else "") for metric, n in zip(metrics, seen, strict=True)]
-
-
-def gate_results(service: PredictionService, results: "list[GateResult]") -> Iterator[dg.AssetCheckResult]:
-    """Yield what each gate made of the candidate."""
-    for name, result in zip(gate_names(service.gates), results, strict=True):
-        facts: dict[str, Any] = {"bar": result.bar, "why": result.why}
-        facts |= {"value": result.value} if result.value is not None else {}
+def gate_results(service: PredictionService, results: "list[GateResult]", *, at: int) -> Iterator[dg.AssetCheckResult]:
+    """Yield what each gate made of the candidate; one that is waived at a time (UTC microseconds) warns."""
+    for result in results:
+        verdict = result.verdict(at)
         yield dg.AssetCheckResult(
             asset_key=asset_key(f"{service.name}/model"),
-            check_name=name,
+            check_name=result.name,
             passed=result.passed,
-            metadata=facts,
+            severity=dg.AssetCheckSeverity.WARN if verdict == "waived" else dg.AssetCheckSeverity.ERROR,
+            metadata=_gate_facts(result),
         )
+
+
+def _gate_facts(result: "GateResult") -> Metadata:
+    facts: Metadata = {"bar": result.bar, "why": result.why}
+    measured = {"value": result.value, "low": result.low, "high": result.high, "rows": result.rows}
+    facts |= {name: value for name, value in measured.items() if value is not None}
+    if result.waived is not None and not result.passed:
+        facts |= {"waived because": result.waived.reason, "waived until": moment(result.waived.until)}
+    return facts
 
 
 def drift_check(service: PredictionService, monitor: Drift) -> dg.AssetCheckSpec:
@@ -123,12 +126,3 @@ def _freshness(
         )
 
     return freshness
-
-
-def _bar(gate: Gate) -> str:
-    bars = {
-        "at least": gate.at_least,
-        "at most": gate.at_most,
-        "at most this share of the baseline's:": gate.of_baseline,
-    }
-    return f"{gate.metric}: " + ", ".join(f"{words} {value:g}" for words, value in bars.items() if value is not None)

@@ -93,9 +93,9 @@ def make_release(
     from windrow.models.training import train
 
     release = train(service, dataset, registry=registry(stores), metadata=stores.metadata, estimator=estimator)
-    yield from gate_results(service, release.gates)
+    yield from gate_results(service, release.gates, at=release.created_at)
     if not release.passed:
-        failed = "; ".join(gate.why for gate in release.gates if not gate.passed)
+        failed = "; ".join(gate.why for gate in release.failed(release.created_at))
         raise ModelError(
             f"release {release.id!r} does not clear its gates: {failed}",
             exists=f"Live is {stores.metadata.live(service.name) or 'none'}",

@@ -157,6 +157,7 @@ def materialize_group(group: FeatureGroup, lake: Lake, metadata: Metadata, *, fu
     table, state, done = lake.table(group.key), progress.now(group, lake), progress.last(group, metadata)
     again = done is not None and table.exists and not full
     if again and done is not None and done.same(state):
+        metadata.record_materialization(group.key)  # nothing was to be made, so it is as new as can be
         return _skipped(group, done)
     state = progress.counted(group, lake, state)
     fresh = progress.new_rows(group, lake, done, state) if again else None
@@ -166,6 +167,7 @@ def materialize_group(group: FeatureGroup, lake: Lake, metadata: Metadata, *, fu
     assert write is not None
     metadata.record_definition(group.key, group.fingerprint, group.describe())
     progress.record(group, metadata, _after(state, write, done if fresh is not None else None))
+    metadata.record_materialization(group.key)
     return write
 
 

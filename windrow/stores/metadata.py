@@ -21,7 +21,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from windrow.errors import NotFoundError, SettingsError, StoreError, listed
 
-FORMAT = 2
+FORMAT = 3
 _BUSY_SECONDS = 30
 
 _tables = sa.MetaData()
@@ -52,6 +52,8 @@ _releases = _table(
 )
 _tombstones = _table("tombstones", _text("entity"), _text("hash"), _text("salt"), _text("document"))
 _deployments = _table("deployments", _text("service", index=True), _text("release"), _text("reason"))
+_overrides = _table("overrides", sa.Column("deployment", sa.Integer, nullable=False, unique=True), _text("document"))
+_materializations = _table("materializations", _text("key", index=True), _text("known"))
 
 
 class Span(NamedTuple):
@@ -96,12 +98,24 @@ class TombstoneRow(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """One change of the live release; rolling back is one more row."""
+    """One change of the live release; rolling back is one more row.
+
+    `override` is the signature of a release that the rules refused, as it was given to `Metadata.deploy`.
+    """
 
     service: str
     release: str
     reason: str
     number: int
+    at: int
+    override: dict[str, Any] | None = None
+
+
+class Materialization(NamedTuple):
+    """The last time a group was materialised: `at` the wall clock's, `known` the latest known time of each source."""
+
+    key: str
+    known: dict[str, int]
     at: int
 
 
@@ -229,8 +243,12 @@ class Metadata:
             f"no release {id!r}", exists=f"There are {listed(known)}", next_step="run `windrow releases SERVICE`"
         )
 
-    def deploy(self, service: str, release: str, *, reason: str, at: int) -> None:
+    def deploy(
+        self, service: str, release: str, *, reason: str, at: int, override: dict[str, Any] | None = None
+    ) -> None:
         """Make a release the live one, by one more row; `at` in UTC microseconds.
+
+        `override` says who signed for a release that the rules refuse, and stays with the row.
 
         Raises
         ------
@@ -245,7 +263,12 @@ class Metadata:
                 exists=f"It has {listed(known)}",
                 next_step=f"run `windrow releases {service}`",
             )
-        self._add(_deployments, service=service, release=release, reason=reason, at=at)
+        row = {"service": service, "release": release, "reason": reason, "at": at}
+        with _guarded(self._path), self._engine.begin() as connection:
+            made = connection.execute(sa.insert(_deployments).values(row))
+            if override is not None:
+                number = made.inserted_primary_key[0]
+                connection.execute(sa.insert(_overrides).values(deployment=number, document=_json(override), at=at))
 
     def live(self, service: str) -> str | None:
         """Return the id of the live release, or None before the first deployment."""
@@ -255,8 +278,28 @@ class Metadata:
 
     def deployments(self, service: str) -> list[Deployment]:
         """Return every change of the live release, newest last."""
-        query = sa.select(_deployments).where(_deployments.c.service == service).order_by(_deployments.c.number)
-        return [Deployment(r.service, r.release, r.reason, r.number, r.at) for r in self._rows(query)]
+        both = _deployments.outerjoin(_overrides, _overrides.c.deployment == _deployments.c.number)
+        query = sa.select(_deployments, _overrides.c.document).select_from(both)
+        query = query.where(_deployments.c.service == service).order_by(_deployments.c.number)
+        return [
+            Deployment(
+                r.service, r.release, r.reason, r.number, r.at,
+                None if r.document is None else msgspec.json.decode(r.document),
+            )
+            for r in self._rows(query)
+        ]  # fmt: skip
+
+    def record_materialization(self, key: str) -> None:
+        """Remember that a group, such as ``features/card_profile_v1``, is as new now as its sources are."""
+        known = {source: span.known for source, span in self.spans().items()}
+        self._add(_materializations, key=key, known=_json(known))
+
+    def materialization(self, key: str) -> Materialization | None:
+        """Return the last time a group was materialised, or None."""
+        table = _materializations
+        for r in self._rows(sa.select(table).where(table.c.key == key).order_by(table.c.number.desc()).limit(1)):
+            return Materialization(r.key, msgspec.json.decode(r.known), r.at)
+        return None
 
     def add_tombstone(self, entity: str, hash: str, salt: str, document: dict[str, Any]) -> None:
         """Remember that an entity was forgotten; of one hash the newest row counts."""

@@ -1,0 +1,165 @@
+"""How sure a metric is: its confidence interval, and that of the difference of two models on the same rows.
+
+Every metric here is a smooth function of means over rows, so the error of each is a mean as well: that of
+its influence values (Hampel, 1974), one for each row. For the area under the ROC curve they are the
+placements of DeLong, DeLong and Clarke-Pearson (1988). Rows are taken as independent: where they are not
+(a clock, many rows of one customer), the true interval is wider.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windrow.models.metrics import auc, sure
+
+Values = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+LOWER_IS_BETTER = ("log_loss", "brier", "mae", "rmse")
+_BOUNDED = ("auc", "accuracy")
+
+
+class Interval(NamedTuple):
+    """A value, where its truth lies with some confidence, and the rows that it was measured on."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+def interval_of(metric: str, truth: Values, answers: Values, *, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return a metric with its interval, or None where the rows do not define it.
+
+    Parameters
+    ----------
+    truth, answers
+        float64 of shape (n,).
+
+    Examples
+    --------
+    >>> found = interval_of("mae", np.zeros(4), np.array([1.0, 1.0, 3.0, 3.0]))
+    >>> found.value, round(found.low, 2), round(found.high, 2), found.rows
+    (2.0, 1.02, 2.98, 4)
+    """
+    value, influence = _influence(metric, truth, answers)
+    if influence is None:
+        return None
+    reach = _reach(influence, confidence)
+    top = 1.0 if metric in _BOUNDED else np.inf
+    floor = -np.inf if metric == "r2" else 0.0
+    return Interval(value, max(floor, value - reach), min(top, value + reach), len(truth))
+
+
+def improvement(
+    metric: str, truth: Values, before: Values, after: Values, *, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Return how much better the second answers are than the first, positive for better, row by row.
+
+    Examples
+    --------
+    >>> improvement("mae", np.zeros(3), np.array([2.0, 2.0, 2.0]), np.array([1.0, 1.0, 1.0]))
+    Interval(value=1.0, low=1.0, high=1.0, rows=3)
+    """
+    old, held = _influence(metric, truth, before)
+    new, gained = _influence(metric, truth, after)
+    if held is None or gained is None:
+        return None
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    reach = _reach(gained - held, confidence)
+    value = sign * (new - old)
+    return Interval(value, value - reach, value + reach, len(truth))
+
+
+def share_interval(hits: int, rows: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of a share, by Wilson's score (1927): also near 0 and 1, and for few rows.
+
+    Examples
+    --------
+    >>> [round(edge, 3) for edge in share_interval(0, 10)]
+    [0.0, 0.278]
+    """
+    z, share = _z(confidence), hits / rows
+    middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    reach = z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
+    return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
+
+
+def turned(value: float, draws: Values, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the basic bootstrap interval of a value that is 0 or more (Davison and Hinkley, 1997).
+
+    The draws of a largest difference lie too high, as the value itself does; turning them about the
+    value takes that out.
+
+    Examples
+    --------
+    >>> [round(edge, 2) for edge in turned(0.3, np.linspace(0.2, 0.5, 101))]
+    [0.11, 0.39]
+    """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(max(0.0, 2 * value - high)), float(max(0.0, 2 * value - low))
+
+
+def _reach(influence: Values, confidence: float) -> float:
+    return float(_z(confidence) * np.sqrt(np.mean(influence**2) / len(influence)))
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def _influence(metric: str, truth: Values, answers: Values) -> tuple[float, Values | None]:
+    """Return the metric's value and each row's influence on it; no influence where the value is undefined."""
+    if not len(truth):
+        return np.nan, None
+    if metric == "auc":
+        return _auc_influence(truth, answers)
+    if metric in ("rmse", "r2"):
+        return _square_influence(metric, truth, answers)
+    losses = _row_values(metric, truth, answers)
+    return float(losses.mean()), losses - losses.mean()
+
+
+def _row_values(metric: str, truth: Values, answers: Values) -> Values:
+    if metric == "accuracy":
+        return np.asarray((answers > 0.5) == (truth == 1), dtype=np.float64)
+    if metric == "log_loss":
+        said = sure(answers)
+        return np.asarray(-(truth * np.log(said) + (1 - truth) * np.log1p(-said)))
+    error = answers - truth
+    return np.asarray(error**2 if metric == "brier" else np.abs(error))
+
+
+def _square_influence(metric: str, truth: Values, answers: Values) -> tuple[float, Values | None]:
+    squares = (answers - truth) ** 2
+    mean = squares.mean()
+    if metric == "rmse":
+        root = np.sqrt(mean)
+        return float(root), (squares - mean) / (2 * root) if root else np.zeros(len(truth))
+    around = (truth - truth.mean()) ** 2
+    spread = around.mean()
+    if not spread:
+        return np.nan, None
+    return float(1 - mean / spread), mean / spread**2 * around - squares / spread
+
+
+def _auc_influence(truth: Values, answers: Values) -> tuple[float, Values | None]:
+    value, positive = auc(truth, answers), truth == 1
+    if np.isnan(value):
+        return value, None
+    placed = np.empty(len(truth))
+    placed[positive] = _beaten(answers[positive], answers[~positive]) - value
+    placed[~positive] = 1 - _beaten(answers[~positive], answers[positive]) - value
+    return value, placed * np.where(positive, len(truth) / positive.sum(), len(truth) / (~positive).sum())
+
+
+def _beaten(ours: Values, theirs: Values) -> Values:
+    """Return which share of `theirs` each of `ours` is above; ties count half."""
+    ordered = np.sort(theirs)
+    below, up_to = (np.searchsorted(ordered, ours, side) for side in ("left", "right"))
+    return np.asarray((below + up_to) / (2 * len(theirs)))
