@@ -5,6 +5,7 @@ from assets.loans.features import applicant_record, applications, settlements
 from windrow import (
     Batch,
     Drift,
+    Fairness,
     FeatureView,
     Gate,
     Label,
@@ -42,7 +43,11 @@ loans = PredictionService(
     model=Notebook("train_loans.ipynb"),
     # No loan is learned from that was settled after the first one that is judged was applied for.
     split=TimeSplit(test="365d", gap="550d"),
-    gates=[Gate("auc", at_least=0.7)],
+    gates=[
+        Gate("auc", at_least=0.7),
+        Fairness("sex", measure="demographic_parity", at_most=0.1),
+        Fairness("sex", measure="equal_opportunity", at_most=0.1),
+    ],
     online=Online(p99_ms=20, unknown_entity="refuse"),
     batch=Batch("@daily", sinks=["delta", "duckdb"], rows="day"),
     monitors=[Drift(window="30d")],

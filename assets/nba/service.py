@@ -2,7 +2,7 @@
 
 from assets.nba import on_demand as od
 from assets.nba.features import form, form_at_home, form_away, games, head_to_head, league, results, streaks
-from windrow import Batch, FeatureView, Gate, Label, Notebook, PredictionService, TimeSplit, on_demand
+from windrow import Batch, Calibration, FeatureView, Gate, Label, Notebook, PredictionService, TimeSplit, on_demand
 
 home, visitor = form.of("home_team", prefix="home_"), form.of("visitor_team", prefix="visitor_")
 
@@ -36,8 +36,9 @@ nba = PredictionService(
     Label.joined(results, on="game_id", column="home_won", matures_after="1d"),
     model=Notebook("train_nba.ipynb"),
     split=TimeSplit(test="200d"),  # the latest season: the summer before it is longer than what is left of 200 days
-    gates=[Gate("auc", at_least=0.6), Gate("brier", of_baseline=0.97)],
-    batch=Batch("@daily", sinks=["delta", "duckdb"], rows="day"),
+    gates=[Gate("auc", at_least=0.6), Gate("brier", of_baseline=0.97), Calibration(at_most=0.08)],
+    # Into PostgreSQL as well, where WINDROW_SINK_POSTGRES says which.
+    batch=Batch("@daily", sinks=["delta"], optional_sinks=["postgres"], rows="day"),
     owner="team:sports",
     description="Chance that the home team wins.",
 )
