@@ -118,6 +118,8 @@ def notebook_model_asset(
     )
 
     def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
+        from windrow.models.claims import check_claims
+
         dataset = newest_dataset(service, stores)
         outcome = run_notebook(notebook, context, stores)
         if outcome.saved is None:
@@ -126,6 +128,7 @@ def notebook_model_asset(
                 next_step="end it with save(model), from windrow.notebook",
             )
         estimator = saved_estimator(outcome.saved, service)
+        check_claims(service, dataset, estimator, outcome.metrics)
         yield from make_release(service, dataset, stores, estimator=estimator, extra=outcome.facts)
 
     return build(plan, body)
