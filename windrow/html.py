@@ -144,7 +144,7 @@ def service_card(service: PredictionService) -> str:
         "spine": service.view.spine.name,
         "model": str(service.trainer),
         "online": _online(service),
-        "batch": f"{service.batch.schedule} to {', '.join(service.batch.sinks)}" if service.batch else "no",
+        "batch": f"{service.batch.schedule} to {', '.join(service.batch.every_sink)}" if service.batch else "no",
         **({"stream": f"each row once, to stream/{service.name}"} if service.stream else {}),
         "monitors": ", ".join(m.name for m in service.monitors) or "none",
         "owner": service.owner or "nobody",

@@ -23,7 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windrow.errors import ModelError, NotFoundError, UnknownNameError
+from windrow.errors import DataError, ModelError, UnknownNameError
 from windrow.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Reported:
         return facts_card(self.title, self.facts, next_step=self.next_step)
 
 
-def load(key: str) -> Any:
+def load(key: str, *, id: str | None = None) -> Any:
     """Return what is stored under an asset's key.
 
     Parameters
@@ -152,6 +152,8 @@ def load(key: str) -> Any:
         ``sources/<name>``, ``features/<group>_v<N>``, ``<service>/training_dataset``,
         ``<service>/predictions``, ``<service>/log`` or ``<service>/outcomes``. Written as a literal,
         it is an input of the notebook's asset.
+    id
+        Of a training dataset that is not the newest; every release and run names its own.
 
     Returns
     -------
@@ -163,15 +165,19 @@ def load(key: str) -> Any:
         If the project declares nothing under that key; offers the closest one.
     NotFoundError
         If it is declared and was not made yet.
+    DataError
+        If the id is that of a release, or something else than a training dataset is asked for by id.
     """
     project = _Project.open()
     if key not in project.keys:
         raise UnknownNameError("asset", key, project.keys, where="the project")
     room, _, name = key.partition("/")
+    if name == "training_dataset" and room not in ("sources", "features"):
+        return project.training(room, id)
+    if id is not None:
+        raise DataError(f"{key} has no ids", next_step='leave id= out, or load "<service>/training_dataset"')
     if room in ("sources", "features"):
         return project.table(key)
-    if name == "training_dataset":
-        return project.training(room)
     return project.logged(room, name) if name in _LOGGED else project.predictions(room)
 
 
@@ -343,16 +349,12 @@ class _Project:
         log = PredictionLog(self.settings.folder("log"), self.lake)
         return _stored(f"{name}/{kind}", ibis.memtable(log.table(name, kind=_LOGGED[kind])))
 
-    def training(self, name: str) -> TrainingData:
-        import msgspec
+    def training(self, name: str, id: str | None) -> TrainingData:
+        from windrow.models.dataset_ids import dataset_with
 
-        from windrow.models.dataset import TrainingDataset
-
-        documents = self.metadata.datasets(name)
-        if not documents:
-            raise NotFoundError(f"service {name!r} has no training dataset yet", next_step=f"run windrow run {name}")
+        found = dataset_with(self.metadata, name, id)
         _last_loaded.append(name)
-        return TrainingData(msgspec.convert(documents[-1], TrainingDataset), self.services[name])
+        return TrainingData(found, self.services[name])
 
 
 def _stored(key: str, table: ir.Table) -> StoredTable:

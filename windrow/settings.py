@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Bytes (`WINDROW_INGEST_BACKLOG`) of accepted events that may wait for the lake before more are refused.
     streams
         URL of a Redis server whose streams ``windrow:<name>`` are taken in too; default: none.
+    sink_postgres
+        URL (`WINDROW_SINK_POSTGRES`) of the PostgreSQL database that the sink ``postgres`` writes to; default: none.
     keep_releases
         How many releases of a service (`WINDROW_KEEP_RELEASES`), beside the live one, keep the versions of the
         feature groups that they read declared and fed.
@@ -59,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest_every: float = 5.0
     ingest_backlog: int = 256 << 20
     streams: str = ""
+    sink_postgres: str = ""
     keep_releases: int = 3
 
     @classmethod
@@ -79,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ingest_every=_number(given, "INGEST_EVERY", 5.0),
             ingest_backlog=_whole(given, "INGEST_BACKLOG", 256 << 20),
             streams=given.get("STREAMS", ""),
+            sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
         )
 
@@ -97,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values = {"HOME": self.home, "DATA": self.data, "PROJECT": self.project, "LAKE": self.lake}
         values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
-        values |= {"KEEP_RELEASES": self.keep_releases}
+        values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
     def folder(self, name: str) -> Path:

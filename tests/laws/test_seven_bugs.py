@@ -1,6 +1,7 @@
 """The bugs that nobody noticed in seven real systems: each written once more, and told by windrow's default path.
 
-Beside each bug stands the right version, which passes.
+Beside each bug stands the right version, which passes. Those of churn and loans, which were made in training, stand in
+`test_seven_bugs_in_training`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tests.models.worlds import DAY, HOUR, World
-from windrow import Entity, FeatureView, Label, PredictionService, RandomSplit, Source, agg, aggregate, feature_group
+from windrow import (
+    Entity,
+    FeatureView,
+    Label,
+    PredictionService,
+    RandomSplit,
+    Source,
+    agg,
+    aggregate,
+    feature_group,
+)
 from windrow.errors import DataError, DeclarationError, ValidationError
 from windrow.features.join import view_frame
 from windrow.models.bundle import Bundle

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pyarrow as pa
 import pytest
 
+from tests.postgres import postgres, run
 from windrow.clock import parse_time
 from windrow.errors import DataError, SchemaError, StoreError, UnknownNameError
+from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.stores.sinks import SinkWrite, write_sink
 
+ADDRESS, TABLE = "SINK_OF_THIS_TEST", "predictions_churn"
 MONDAY = (parse_time("2026-03-02"), parse_time("2026-03-03"))
 TUESDAY = (parse_time("2026-03-03"), parse_time("2026-03-04"))
 Write = Callable[[pa.Table, tuple[int, int] | None], SinkWrite]
@@ -39,7 +44,14 @@ def _outputs_of_file(path: Path) -> list[float]:
         ]
 
 
+def _outputs_of_server() -> list[float]:
+    with psycopg.connect(os.environ[ADDRESS]) as con:
+        return [value for (value,) in con.execute(f"SELECT output FROM {TABLE} ORDER BY event_time").fetchall()]
+
+
 def _outputs(kind: str, home: Path) -> list[float]:
+    if kind == "postgres":
+        return _outputs_of_server()
     if kind == "duckdb":
         return _outputs_of_file(home / "sinks" / "churn.duckdb")
     table = Lake(str(home / "lake")).table("predictions/churn").scan(engine())
@@ -47,14 +59,39 @@ def _outputs(kind: str, home: Path) -> list[float]:
     return found
 
 
+def _settings(home: Path) -> Settings:
+    return Settings.read({"WINDROW_HOME": str(home), "WINDROW_SINK_POSTGRES": os.environ.get(ADDRESS, "")})
+
+
 def _write(kind: str, home: Path, given: pa.Table, day: tuple[int, int] | None) -> SinkWrite:
-    return write_sink(kind, "churn", given, lake=Lake(str(home / "lake")), home=home, day=day)
+    settings = _settings(home)
+    return write_sink(kind, "churn", given, lake=Lake(settings.lake), settings=settings, day=day)
 
 
-@pytest.mark.parametrize("kind", ["delta", "duckdb"])
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    with postgres(port) as url:
+        yield url
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name: str = request.param
+    if name == "postgres":
+        url = request.getfixturevalue("server")
+        run(url, "DROP TABLE IF EXISTS predictions_churn")
+        monkeypatch.setenv(ADDRESS, url)
+    return name
+
+
+@pytest.mark.parametrize("kind", ["delta", "duckdb", "postgres"], indirect=True)
 class TestEverySink:
     def test_a_write_says_where_the_rows_are(self, kind: str, tmp_path: Path) -> None:
-        where = {"delta": "predictions/churn", "duckdb": f"{tmp_path}/sinks/churn.duckdb"}[kind]
+        places = {"delta": "predictions/churn", "duckdb": f"{tmp_path}/sinks/churn.duckdb", "postgres": TABLE}
+        where = places[kind]
         assert _write(kind, tmp_path, rows(MONDAY, 1.0, 2.0), MONDAY) == SinkWrite(kind, 2, where)
         assert _outputs(kind, tmp_path) == [1.0, 2.0]
 
@@ -147,17 +184,17 @@ def test_a_reader_that_holds_the_file_blocks_no_write_and_reads_on(tmp_path: Pat
 
 _MANY = """
 import sys
-from pathlib import Path
 import numpy as np
 import pyarrow as pa
+from windrow.settings import Settings
 from windrow.stores.lake import Lake
 from windrow.stores.sinks import write_sink
-home, start = Path(sys.argv[1]), int(sys.argv[2])
+settings, start = Settings.read({"WINDROW_HOME": sys.argv[1]}), int(sys.argv[2])
 n = 2_000_000
 times = pa.array(np.arange(start, start + n)).cast(pa.timestamp("us", "UTC"))
 rows = pa.table({"event_time": times, "output": pa.array(np.random.default_rng(0).random(n))})
 print("ready", flush=True)
-write_sink("duckdb", "churn", rows, lake=Lake(str(home / "lake")), home=home, day=None)
+write_sink("duckdb", "churn", rows, lake=Lake(settings.lake), settings=settings, day=None)
 """
 
 

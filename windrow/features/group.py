@@ -18,6 +18,7 @@ from ibis.expr.format import pretty
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.comparisons import refuse_mixed
 from windrow.features.frames import frame_function, with_reads
 from windrow.features.kinds import check_kind, check_version
 from windrow.features.place import External
@@ -427,6 +428,7 @@ def _check_result(group: FeatureGroup, table: ir.Table) -> None:
             )
     refuse_bleeding(table, group.entity, where=where)
     refuse_moving(table, where=where)
+    refuse_mixed(table, where=where)
 
 
 def _dtype(group: str, name: str, dtype: Any) -> str:

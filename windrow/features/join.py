@@ -16,6 +16,7 @@ import pyarrow as pa
 from windrow.errors import UnknownNameError
 from windrow.features.arrow import to_numpy
 from windrow.features.asof import Form, Found, Read, Spine, find, spine_in_engine
+from windrow.features.by_row import refuse_by_position
 from windrow.features.contract import (
     MISSING_TEXT,
     Contract,
@@ -327,7 +328,9 @@ def computed(
             "function", spec.function, list(functions), where=f"the on-demand module of {spec.name!r}"
         )
     inputs = {p: _input(reference, spec.dtypes[p], rows=rows, stored=stored) for p, reference in spec.inputs.items()}
-    return _arrow(spec.dtype, compute(spec, functions[spec.function], inputs))
+    made = compute(spec, functions[spec.function], inputs)
+    refuse_by_position(spec, functions[spec.function], inputs, made)
+    return _arrow(spec.dtype, made)
 
 
 def _input(reference: str, dtype: str, *, rows: pa.Table, stored: Mapping[str, Any]) -> NDArray[Any]:

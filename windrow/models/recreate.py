@@ -11,6 +11,7 @@ from windrow.models.content import content_hash
 from windrow.models.dataset import SPLIT, TrainingDataset, past_rows, split_rows
 from windrow.models.service import PredictionService
 from windrow.stores.forgetting.tombstones import Tombstone, tombstones
+from windrow.stores.tables import lake_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,7 +112,7 @@ def _check(dataset: TrainingDataset, service: PredictionService) -> None:
 def _concerns(stone: Tombstone, service: PredictionService) -> bool:
     """Whether anything of a forgotten entity was in the tables or datasets of a service."""
     spine = getattr(service.view.spine, "key", "")
-    read = {spine, service.label.source.key, *(group.key for group in service.view.groups)}
+    read = {spine, service.label.source.key, *(lake_key(lookup) for lookup in service.view.contract.lookups)}
     return any(place in read or place.startswith(f"datasets/{service.name}/") for place in stone.rows)
 
 

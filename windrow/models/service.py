@@ -24,7 +24,7 @@ from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
 from windrow.schema import EVENT_TIME, check_name, fingerprint
 
-SINKS = ("delta", "duckdb")
+SINKS = ("delta", "duckdb", "postgres")
 _CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
 
 
@@ -63,18 +63,28 @@ class Batch:
     schedule
         ``@daily``, ``@hourly`` or a cron line.
     sinks
-        ``delta`` (a table of the lake) and ``duckdb`` (a file replaced at once).
+        ``delta`` (a table of the lake), ``duckdb`` (a file replaced at once), and ``postgres`` (a table of
+        the database that ``WINDROW_SINK_POSTGRES`` names; where it names none, the run fails).
+    optional_sinks
+        Written as well where the settings say where they are; else the run says that it left them out, and why.
     rows
         ``day``: every spine row of a day, one partition a day; ``latest``: the newest row of each key.
+
+    Examples
+    --------
+    >>> Batch("@daily", sinks=["delta"], optional_sinks=["postgres"]).every_sink
+    ('delta', 'postgres')
     """
 
     schedule: str = "@daily"
     sinks: Sequence[str] = ("delta",)
+    optional_sinks: Sequence[str] = ()
     rows: Literal["day", "latest"] = "day"
 
     def __post_init__(self) -> None:
         check_kinds(self.sinks, str, where="sinks= of Batch()", example='"delta"')
-        for sink in self.sinks:
+        check_kinds(self.optional_sinks, str, where="optional_sinks= of Batch()", example='"postgres"')
+        for sink in self.every_sink:
             if sink not in SINKS:
                 raise UnknownNameError("sink", sink, SINKS, where="Batch()")
         if self.rows not in ("day", "latest"):
@@ -84,6 +94,11 @@ class Batch:
                 f"Batch({self.schedule!r}) is no schedule",
                 next_step='write "@daily", "@hourly" or a cron line such as "30 6 * * *" (minute hour day month weekday)',
             )
+
+    @property
+    def every_sink(self) -> tuple[str, ...]:
+        """The names of all of them, the optional ones last."""
+        return (*self.sinks, *self.optional_sinks)
 
 
 @dataclass(frozen=True)

@@ -71,15 +71,13 @@ def live_bundle(service: PredictionService, stores: Stores) -> "Bundle":
 
 def saved_estimator(path: Path, service: PredictionService, *, trials: Sequence[Any] = ()) -> "Fitted":
     """Return the fitted estimator that a notebook saved, with its trials; types that windrow does not trust are refused."""
-    from windrow.models.fitting import Fitted
+    from windrow.models.fitting import Fitted, task_for
     from windrow.models.runtime import SklearnModel
     from windrow.models.search import Trial
 
     if not path.is_file():
         raise ModelError(f"the model that the notebook saved is gone ({path.name})", next_step="run the notebook again")
-    from windrow.models.training import task_of_label
-
-    estimator = SklearnModel.load(path.read_bytes(), task=task_of_label(service), where=path.name).estimator
+    estimator = SklearnModel.load(path.read_bytes(), task=task_for(service), where=path.name).estimator
     path.unlink()
     return Fitted(estimator, msgspec.convert(list(trials), list[Trial]))
 

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class Scored(NamedTuple):
-    """What one scoring run wrote; `fingerprint` changes with the rows and their answers."""
+    """What one scoring run wrote; `fingerprint` changes with the rows and their answers, `left_out` are sinks and why."""
 
     rows: "pa.Table"
     release: str
     writes: "list[SinkWrite]"
+    left_out: dict[str, str]
     fingerprint: str
 
 
@@ -37,18 +38,25 @@ def score_to_sinks(service: PredictionService, stores: Stores, *, span: tuple[in
     ------
     NotFoundError
         If the service has no release yet.
+    SettingsError
+        If a sink that is not optional has no address; nothing is scored then.
     """
     from windrow.models.content import content_hash
     from windrow.models.scoring import score, score_latest
     from windrow.stores.engine import engine
-    from windrow.stores.sinks import write_sink
+    from windrow.stores.sinks import absent, require, write_sink
 
     assert service.batch is not None
-    bundle, lake, home = live_bundle(service, stores), stores.lake, stores.settings.home
+    settings = stores.settings
+    for sink in service.batch.sinks:
+        require(sink, settings)
+    left_out = {sink: why for sink in service.batch.optional_sinks if (why := absent(sink, settings))}
+    bundle, lake = live_bundle(service, stores), stores.lake
     if span is None:
         rows = score_latest(service, bundle, lake, engine(), now=now)
     else:
         rows = score(service, bundle, lake, engine(), start=span[0], end=span[1], now=now)
-    writes = [write_sink(sink, service.name, rows, lake=lake, home=home, day=span) for sink in service.batch.sinks]
+    there = [sink for sink in service.batch.every_sink if sink not in left_out]
+    writes = [write_sink(sink, service.name, rows, lake=lake, settings=settings, day=span) for sink in there]
     # The same answers given again, later, are the same data: the hash leaves out when they were given.
-    return Scored(rows, bundle.id, writes, content_hash(rows.drop_columns([KNOWN_AT]))[:16])
+    return Scored(rows, bundle.id, writes, left_out, content_hash(rows.drop_columns([KNOWN_AT]))[:16])

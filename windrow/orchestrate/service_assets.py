@@ -126,6 +126,8 @@ def notebook_model_asset(
     )
 
     def body(context: dg.AssetExecutionContext, stores: Stores) -> Events:
+        from windrow.models.claims import check_claims
+
         dataset = newest_dataset(service, stores)
         outcome = run_notebook(notebook, context, stores)
         if outcome.saved is None:
@@ -134,6 +136,7 @@ def notebook_model_asset(
                 next_step="end it with save(model), from windrow.notebook",
             )
         fitted = saved_estimator(outcome.saved, service, trials=outcome.trials)
+        check_claims(service, dataset, fitted.estimator, outcome.metrics)
         made = Made(fitted, fingerprint(notebook.code), outcome.facts)
         yield from make_release(service, dataset, stores, made=made)
 
@@ -167,8 +170,8 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
         deps=[f"{service.name}/model", *(group.key for group in service.view.groups), *_spine(service)],
         group=service.name,
         code=fingerprint([service.view.fingerprint, service.describe()["batch"]]),
-        description=f"Answers of the live release, {_rows_words(service)}; sinks: {', '.join(service.batch.sinks)}.",
-        kinds={"onnx", *service.batch.sinks},
+        description=f"Answers of the live release, {_rows_words(service)}; sinks: {', '.join(service.batch.every_sink)}.",
+        kinds={"onnx", *service.batch.every_sink},
         owner=service.owner,
         metadata=_answer_columns(service),
         options=by_day,
@@ -291,6 +294,7 @@ def _dataset_facts(dataset: "TrainingDataset") -> Metadata:
 def _scored_facts(scored: "Scored", now: int) -> Metadata:
     facts: Metadata = {"dagster/partition_row_count": scored.rows.num_rows, "release": scored.release}
     facts |= {f"sink {write.sink}": f"{write.rows} rows: {write.where}" for write in scored.writes}
+    facts |= {f"sink {sink}": f"skipped because {why}" for sink, why in scored.left_out.items()}
     # Green with nothing inside is the trap: a run that scored nothing says so.
     facts |= {} if scored.rows.num_rows else {"skipped because": "the spine has no row in this time"}
     return {**facts, "as of": moment(now)}

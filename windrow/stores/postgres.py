@@ -13,27 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from windrow.errors import SchemaError, SettingsError, StoreError, UnknownNameError
+from windrow.errors import SchemaError, UnknownNameError
 from windrow.features.exact import exactly
 from windrow.features.place import External, Postgres
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
+from windrow.stores.postgres_server import column_types, connected
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_CONNECT_SECONDS = 10
 _WHOLE, _NUMBERS = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")
 _AWARE, _NAIVE = "timestamp with time zone", ("timestamp without time zone", "date")
 _FITS = {
     "bool": ("boolean",), "timestamp": (_AWARE, *_NAIVE),
     **dict.fromkeys(("int32", "int64", "float32", "float64"), (*_WHOLE, *_NUMBERS)),
 }  # fmt: skip
-_REASONS = {
-    "password authentication failed": "it refuses the password",
-    "Connection refused": "nothing listens there",
-    "timeout": f"no answer within {_CONNECT_SECONDS} seconds",
-    "does not exist": "it has no such user or database",
-}
 
 
 class Asked(NamedTuple):
@@ -73,38 +67,14 @@ def fetch(external: External, asked: Asked | None) -> pa.Table:
 
 @contextmanager
 def _connected(place: Postgres) -> Iterator[Any]:
-    try:
-        import psycopg
-    except ImportError:
-        raise StoreError("psycopg is not installed", next_step='pip install "windrow[postgres]"') from None
-    url = os.environ.get(place.url_env)
-    if not url:
-        raise SettingsError(
-            f"{place.url_env} is not set", next_step=f"export {place.url_env}=postgresql://user:password@host/database"
-        )
-    try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS) as con:
-            con.execute("SET TIME ZONE 'UTC'")
-            con.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-            yield con
-    except psycopg.Error as error:
-        # The driver's own text may repeat the address; what the server says about a query does not.
-        told = error.diag.message_primary or next((said for part, said in _REASONS.items() if part in str(error)), "")
-        raise StoreError(
-            f"{place} cannot be read: {told or type(error).__name__}",
-            next_step=f"check {place.url_env} and the rights of its user",
-        ) from None
+    url = os.environ.get(place.url_env, "")
+    with connected(url, variable=place.url_env, failing=f"{place} cannot be read") as con:
+        con.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        yield con
 
 
 def _types(con: Any, place: Postgres) -> dict[str, str]:
-    from psycopg import sql
-
-    quoted = sql.Identifier(*place.table.split(".")).as_string(con)
-    query = (
-        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
-        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
-    )
-    types = dict(con.execute(query, [quoted]).fetchall())
+    types = column_types(con, *place.table.split("."))
     if not types:
         tables = "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
         known = [name.removeprefix("public.") for (name,) in con.execute(tables).fetchall()]

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from windrow.clock import from_micros
-from windrow.errors import DataError, SchemaError, StoreError, UnknownNameError, listed
+from windrow.errors import DataError, SchemaError, SettingsError, StoreError, UnknownNameError, listed
 from windrow.schema import EVENT_TIME
+from windrow.stores.postgres_sink import VARIABLE, write_postgres
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from windrow.settings import Settings
     from windrow.stores.lake import Lake
 
 Day = tuple[int, int]
@@ -26,21 +28,46 @@ _TIMES = "timestamp[us, tz=UTC]"
 
 
 class SinkWrite(NamedTuple):
-    """What was written: rows, and the table key or file that holds them."""
+    """What was written: rows, and the table key, file or table that holds them."""
 
     sink: str
     rows: int
     where: str
 
 
-def write_sink(kind: str, service: str, rows: pa.Table, *, lake: Lake, home: Path, day: Day | None) -> SinkWrite:
+def absent(kind: str, settings: Settings) -> str:
+    """Return why there is no such sink under these settings; "" where there is one.
+
+    Examples
+    --------
+    >>> from windrow.settings import Settings
+    >>> absent("postgres", Settings.read({})), absent("delta", Settings.read({}))
+    ('WINDROW_SINK_POSTGRES is not set', '')
+    """
+    return f"{VARIABLE} is not set" if kind == "postgres" and not settings.sink_postgres else ""
+
+
+def require(kind: str, settings: Settings) -> None:
+    """Raise `SettingsError` where there is no such sink under these settings, before anything is written."""
+    why = absent(kind, settings)
+    if why:
+        raise SettingsError(
+            f"sink {kind!r} has no address: {why}",
+            next_step=f'export {VARIABLE}=postgresql://user:password@host/database, or declare it optional_sinks=["{kind}"]',
+        )
+
+
+def write_sink(
+    kind: str, service: str, rows: pa.Table, *, lake: Lake, settings: Settings, day: Day | None
+) -> SinkWrite:
     """Replace a day of a service's predictions, or all of them, in one sink.
 
     Parameters
     ----------
     kind
         ``delta``: table ``predictions/<service>`` of the lake; ``duckdb``: table ``predictions`` of
-        the file ``<home>/sinks/<service>.duckdb``.
+        the file ``<home>/sinks/<service>.duckdb``; ``postgres``: table ``predictions_<service>`` of the
+        database that ``WINDROW_SINK_POSTGRES`` names.
     rows
         Predictions with ``event_time`` (timestamp[us, UTC]); the same columns each time.
     day
@@ -50,6 +77,8 @@ def write_sink(kind: str, service: str, rows: pa.Table, *, lake: Lake, home: Pat
     ------
     UnknownNameError
         If there is no such sink.
+    SettingsError
+        If the settings do not say where it is.
     SchemaError
         If the columns are not those of the earlier days.
     DataError
@@ -61,16 +90,18 @@ def write_sink(kind: str, service: str, rows: pa.Table, *, lake: Lake, home: Pat
     --------
     >>> import pyarrow as pa
     >>> from tempfile import mkdtemp
+    >>> from windrow.settings import Settings
     >>> from windrow.stores.lake import Lake
-    >>> home = Path(mkdtemp())
+    >>> settings = Settings.read({"WINDROW_HOME": mkdtemp()})
     >>> rows = pa.table({"event_time": pa.array([5], pa.timestamp("us", "UTC")), "output": [0.5]})
-    >>> write_sink("duckdb", "churn", rows, lake=Lake(str(home / "lake")), home=home, day=None).rows
+    >>> write_sink("duckdb", "churn", rows, lake=Lake(settings.lake), settings=settings, day=None).rows
     1
     """
     if kind not in _SINKS:
         raise UnknownNameError("sink", kind, list(_SINKS), where=f"service {service!r}")
+    require(kind, settings)
     _check_times(service, rows, day)
-    return SinkWrite(kind, rows.num_rows, _SINKS[kind](service, rows, lake=lake, home=home, day=day))
+    return SinkWrite(kind, rows.num_rows, _SINKS[kind](service, rows, lake=lake, settings=settings, day=day))
 
 
 def _check_times(service: str, rows: pa.Table, day: Day | None) -> None:
@@ -95,7 +126,7 @@ def _check_times(service: str, rows: pa.Table, day: Day | None) -> None:
         )
 
 
-def _write_delta(service: str, rows: pa.Table, *, lake: Lake, home: Path, day: Day | None) -> str:
+def _write_delta(service: str, rows: pa.Table, *, lake: Lake, settings: Settings, day: Day | None) -> str:
     table = lake.table(f"predictions/{service}")
     table.replace(rows, "" if day is None else f"{EVENT_TIME} >= '{_iso(day[0])}' and {EVENT_TIME} < '{_iso(day[1])}'")
     return table.key
@@ -105,10 +136,10 @@ def _iso(micros: int) -> str:
     return from_micros(micros).isoformat().replace("+00:00", "Z")
 
 
-def _write_duckdb(service: str, rows: pa.Table, *, lake: Lake, home: Path, day: Day | None) -> str:
+def _write_duckdb(service: str, rows: pa.Table, *, lake: Lake, settings: Settings, day: Day | None) -> str:
     import duckdb
 
-    path = home / "sinks" / f"{service}.duckdb"
+    path = settings.home / "sinks" / f"{service}.duckdb"
     following = path.with_suffix(".next")
     try:
         with alone(path):
@@ -178,6 +209,10 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
+def _write_postgres(service: str, rows: pa.Table, *, lake: Lake, settings: Settings, day: Day | None) -> str:
+    return write_postgres(settings.sink_postgres, service, rows, day)
+
+
 def _unwritable(path: Path, error: Exception) -> StoreError:
     reason = str(getattr(error, "strerror", None) or error).splitlines()[0][:200]
     return StoreError(
@@ -190,4 +225,5 @@ def _unwritable(path: Path, error: Exception) -> StoreError:
 _SINKS: dict[str, Callable[..., str]] = {
     "delta": _write_delta,
     "duckdb": _write_duckdb,
+    "postgres": _write_postgres,
 }

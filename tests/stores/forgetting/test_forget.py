@@ -132,7 +132,7 @@ def fill_files(house: House) -> None:
     payers = pa.array([house.key, house.other])
     rows = pa.table({"payer": payers, "event_time": pa.array([1, 2], UTC), "output": [0.1, 0.2]})
     for sink in ("delta", "duckdb"):
-        write_sink(sink, "fraud", rows, lake=house.lake, home=house.settings.home, day=None)
+        write_sink(sink, "fraud", rows, lake=house.lake, settings=house.settings, day=None)
     folder = house.settings.folder("datasets/fraud")
     pq.write_table(rows, folder / "d1.parquet")
 

@@ -21,6 +21,7 @@ from windrow.stores.engine import engine
 from windrow.stores.forgetting import erasure, sink_erasure
 from windrow.stores.forgetting.erasure import Rows, Values
 from windrow.stores.forgetting.log_erasure import committed, erase_from_segments, find_in_segments
+from windrow.stores.forgetting.postgres_erasure import rows_in_postgres
 from windrow.stores.forgetting.remains import remains, searchable
 from windrow.stores.forgetting.stream_erasure import erase_from_streams
 from windrow.stores.forgetting.tombstones import bury
@@ -29,6 +30,7 @@ from windrow.stores.lake import Lake
 from windrow.stores.log import LogRecord
 from windrow.stores.metadata import Metadata
 from windrow.stores.online.store import OnlineStore, open_online
+from windrow.stores.postgres_sink import table_name
 
 _SERVED = ("predictions/", "log/", "outcomes/", "datasets/", "sinks/")
 _WAITING = "log (not committed yet)"
@@ -182,6 +184,7 @@ def _everywhere(key: Values, places: Places, settings: Settings, *, ids: _Ids, e
     rows = _tables(key, places, lake, erase=erase)
     rows.update(_outcomes(ids, lake, erase=erase))
     rows.update(_files(key, places, settings.home, erase=erase))
+    rows.update(_in_postgres(key, places, settings, erase=erase))
     rows.update(_online(key, places, settings, erase=erase))
     return rows
 
@@ -288,6 +291,14 @@ def _files(key: Values, places: Places, home: Path, *, erase: bool) -> Counter[s
     for path in sorted((home / "sinks").glob("*.duckdb")):
         place = f"sinks/{path.stem}"
         found[place] = sink_erasure.rows_in_sink(path, key, places.of(place), erase=erase)
+    return found
+
+
+def _in_postgres(key: Values, places: Places, settings: Settings, *, erase: bool) -> Counter[str]:
+    url, found = settings.sink_postgres, Counter[str]()
+    for service in places.services if url else ():
+        chosen = places.of(f"sinks/{service}")
+        found[f"postgres/{table_name(service)}"] = rows_in_postgres(url, service, key, chosen, erase=erase)
     return found
 
 

@@ -1,0 +1,1 @@
+"""Whether a loan will be repaid, judged when it is applied for."""
