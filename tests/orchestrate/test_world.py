@@ -77,9 +77,9 @@ def test_the_metrics_of_model_and_baseline_stand_side_by_side(made: Made) -> Non
     assert facts["auc"] == 1.0
     assert facts["baseline auc"] == 0.5
     assert facts["metrics"].splitlines()[:3] == [
-        "| metric | model | baseline |",
-        "|---|---:|---:|",
-        "| auc | 1 | 0.5 |",
+        "| metric | model | baseline | train |",
+        "| --- | ---: | ---: | ---: |",
+        "| auc | 1 | 0.5 | 1 |",
     ]
 
 

@@ -280,6 +280,6 @@ def _step(key: str, events: Sequence[dg.DagsterEvent], run: str) -> Step:
     last = events[-1].materialization.metadata if events else {}
     values = {name: value.value for name, value in last.items()}
     facts = {
-        n: v for n, v in values.items() if isinstance(v, bool | int | float) or (isinstance(v, str) and len(v) < 200)
+        n: v for n, v in values.items() if isinstance(v, bool | int | float) or (isinstance(v, str) and len(v) < 500)
     }
     return Step(key, facts, sum(event.partition is not None for event in events), run)
