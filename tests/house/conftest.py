@@ -16,7 +16,7 @@ def python_files(*rooms: str) -> list[Path]:
 
 def text_files() -> list[Path]:
     """Every file of the house that a person can read."""
-    top = [p for p in ROOT.iterdir() if p.is_file()]
+    top = [p for p in ROOT.iterdir() if p.is_file() and p.name != ".git"]  # in a worktree of git it is a file
     inside = [p for room in (*ROOMS, ".ci") for p in (ROOT / room).rglob("*") if p.is_file()]
     hidden = ("__pycache__", ".ipynb_checkpoints", ".windrow")
     return [p for p in top + inside if p.suffix in _TEXT and not any(h in p.parts for h in hidden)]

@@ -361,7 +361,14 @@ def test_an_empty_home_has_nothing_to_forget(settings: Settings) -> None:
     assert made.forget().rows == {}
 
 
-@pytest.mark.parametrize(("given", "told"), [([], "has 1 key parts, but 0"), (["x"], "is no whole number")])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "has 1 key parts, but 0"),
+        (["x"], "is no whole number that fits"),
+        (["9223372036854775808"], "no whole number that fits. card_id is int64"),
+    ],
+)
 def test_a_key_of_another_form_is_refused(given: list[str], told: str) -> None:
     with pytest.raises(DataError, match=told):
         typed_key(Entity("card", card_id="int64"), given)

@@ -119,14 +119,23 @@ def typed_key(entity: Entity, given: Sequence[str]) -> Values:
             next_step=f"give {' '.join(name.upper() for name in entity.key_names)}",
         )
     try:
-        return tuple(text if k.dtype == "string" else int(text) for text, k in zip(given, entity.keys, strict=True))
+        return tuple(_part(text, k.dtype) for text, k in zip(given, entity.keys, strict=True))
     except ValueError:
         dtypes = ", ".join(f"{k.name} is {k.dtype}" for k in entity.keys)
         raise DataError(
-            f"a part of the key of {entity.name!r} is no whole number",
+            f"a part of the key of {entity.name!r} is no whole number that fits",
             exists=dtypes,
             next_step="give it as it is stored",
         ) from None
+
+
+def _part(text: str, dtype: str) -> Any:
+    if dtype == "string":
+        return text
+    number, half = int(text), 1 << (31 if dtype == "int32" else 63)
+    if not -half <= number < half:
+        raise ValueError(dtype)
+    return number
 
 
 def look(key: Values, places: Places, settings: Settings) -> Forgotten:
