@@ -43,8 +43,8 @@ def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> 
     _until_gone(home)
     for number in (1, 2):
         rows = _demo(home)
-        assert set(rows) == {"churn", "crypto", "electricity"}, number
-        assert [row["problems"] for row in rows.values()] == [[], [], []]
+        assert set(rows) == {"churn", "crypto", "electricity", "loans", "nba"}, number
+        assert [row["problems"] for row in rows.values()] == [[], [], [], [], []]
     assert processes_of(home) == {}
 
 
@@ -58,5 +58,11 @@ def _until_gone(home: Path) -> None:
 def test_planted_drift_is_noticed_in_every_service_that_is_watched(tmp_path: Path) -> None:
     rows = _demo(tmp_path / "home", "--drift")
     said = {name: str(row["drift"]).partition(":")[0] for name, row in rows.items()}
-    assert said == {"churn": "DRIFT", "crypto": "not watched", "electricity": "DRIFT"}
+    assert said == {
+        "churn": "DRIFT",
+        "crypto": "not watched",
+        "electricity": "DRIFT",
+        "loans": "DRIFT",
+        "nba": "not watched",
+    }
     assert not (tmp_path / "home").exists()  # a home of its own: logs are never rewritten

@@ -25,8 +25,9 @@ from windrow.features.join import view_frame
 from windrow.models.claims import check_claims
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.dataset_ids import dataset_with
+from windrow.models.fitting import fit, unfitted
 from windrow.models.release import Release
-from windrow.models.training import evaluate, fit, train, unfitted
+from windrow.models.training import evaluate, train
 from windrow.stores.engine import engine
 from windrow.testing import features_of, no_look_ahead, times
 
@@ -122,7 +123,7 @@ def test_loans_a_scaler_that_has_seen_all_rows_learns_again_from_the_training_sp
     service = loans(lambda: make_pipeline(StandardScaler().fit(EVERYTHING), LogisticRegression()))
     _, dataset = built(tmp_path, service)
     made = fit(service, dataset)
-    scaler, learn = getattr(made, "estimator", made)[0], load_split(dataset, view.contract, "train")
+    scaler, learn = made.estimator[0], load_split(dataset, view.contract, "train")
     assert (scaler.n_samples_seen_, scaler.mean_.tolist()) == (20, pytest.approx([float(learn.X["amount"].mean())]))
 
 

@@ -88,7 +88,9 @@ def search():
     return GridSearchCV(linear(), {"logisticregression__C": [0.1, 1.0]})
 
 
-@pytest.mark.parametrize("options", [{"model": linear}, {"train": tuned_on_validation}, {"model": search}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"model": linear}, {"train": tuned_on_validation}, {"model": search}], ids=["model", "train", "search"]
+)
 def test_a_trainer_that_keeps_to_what_it_is_given_passes(dataset, options):
     no_leak(fraud(split=SPLIT, **{"model": None, **options}), dataset)
 
