@@ -269,7 +269,7 @@ def test_a_store_of_a_newer_format_is_refused_with_the_next_step(url: str, store
     with database.engine.begin() as connection:
         database.seal(connection, 99)
     database.engine.dispose()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 3. Next: upgrade windrow"):
+    with pytest.raises(StoreError, match="has format 99. This windrow reads format 4. Next: upgrade windrow"):
         Metadata(url)
 
 
