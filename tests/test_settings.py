@@ -88,3 +88,71 @@ def test_settings_that_are_shown_show_no_password(url: str) -> None:
 def test_what_is_counted_is_a_whole_number_above_0(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is '{text}'. Next: write a whole number above 0"):
         Settings.read({name: text})
+
+
+def _environment(name: str, **urls: str) -> Settings:
+    return Settings.read({"WINDROW_HOME": "/srv/w", "WINDROW_ENV": name, **urls})
+
+
+_SERVERS = {
+    "WINDROW_LAKE": "/mnt/lake",
+    "WINDROW_ONLINE": "redis://:pw@host:6379/0",
+    "WINDROW_STREAMS": "redis://:pw@host:6379/0",
+    "WINDROW_METADATA": "postgresql://windrow:pw@host/db",
+}
+
+
+@pytest.mark.parametrize("urls", [{}, _SERVERS], ids=["embedded", "servers"])
+def test_no_two_of_dev_staging_and_prod_share_a_writable_place(urls: dict[str, str]) -> None:
+    settings = [_environment(name, **urls) for name in ("dev", "staging", "prod")]
+    for place in ("home", "lake", "online", "metadata", *(["streams"] if urls else [])):
+        assert len({str(getattr(one, place)) for one in settings}) == 3, place
+
+
+def test_an_environment_has_its_part_of_every_place() -> None:
+    prod = _environment("prod", **_SERVERS)
+    assert (prod.home, prod.lake) == (Path("/srv/w/prod"), "/mnt/lake/prod")
+    assert prod.online == prod.streams == "redis://:pw@host:6379/0?namespace=prod"
+    assert prod.metadata == "postgresql://windrow:pw@host/db?schema=windrow_prod"
+    assert _environment("prod", WINDROW_METADATA="sqlite:////srv/m.db").metadata == "sqlite:////srv/prod/m.db"
+    assert _environment("prod", WINDROW_ONLINE="lmdb:///srv/o").online == "lmdb:///srv/o/prod"
+
+
+def test_a_place_may_say_itself_where_the_environment_stands() -> None:
+    read = _environment("dev", WINDROW_ONLINE="redis://{env}.host:6379/0", WINDROW_LAKE="/mnt/{env}-lake")
+    assert (read.online, read.lake) == ("redis://dev.host:6379/0", "/mnt/dev-lake")
+
+
+def test_a_user_or_password_of_its_own_is_no_place_of_its_own() -> None:
+    read = _environment("dev", WINDROW_METADATA="postgresql://{env}:{env}@host/db")
+    assert read.metadata == "postgresql://dev:dev@host/db?schema=windrow_dev"
+
+
+def test_a_part_that_a_url_names_already_is_divided_further() -> None:
+    read = _environment(
+        "dev", WINDROW_METADATA="postgresql://host/db?schema=rig", WINDROW_ONLINE="redis://h?namespace=a"
+    )
+    assert (read.metadata, read.online) == ("postgresql://host/db?schema=rig_dev", "redis://h?namespace=a_dev")
+
+
+@pytest.mark.parametrize("urls", [{}, _SERVERS, {"WINDROW_LAKE": "/mnt/{env}"}], ids=["embedded", "servers", "named"])
+def test_a_child_process_is_in_the_same_environment(urls: dict[str, str]) -> None:
+    read = _environment("w", **urls)
+    assert Settings.read(read.environ()) == read
+
+
+def test_a_place_for_each_environment_needs_one() -> None:
+    with pytest.raises(SettingsError, match="WINDROW_LAKE names a place for each environment.*Next: set WINDROW_ENV"):
+        Settings.read({"WINDROW_LAKE": "/mnt/{env}"})
+
+
+def test_a_name_that_not_every_place_can_carry_is_refused() -> None:
+    with pytest.raises(SettingsError, match="WINDROW_ENV is 'Prod/eu'"):
+        _environment("Prod/eu")
+
+
+def test_a_place_that_nobody_knows_how_to_divide_is_refused() -> None:
+    with pytest.raises(
+        SettingsError, match="WINDROW_METADATA is one place for all environments, and 'mysql' is not known"
+    ):
+        _environment("dev", WINDROW_METADATA="mysql://host/db")

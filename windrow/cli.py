@@ -23,6 +23,7 @@ _COMMANDS = {
     "promote": "Make a release the one that answers.",
     "rollback": "Let the release that was live before answer again.",
     "onboard": "Make a release of a model that was made elsewhere.",
+    "branch": "Try changes on everything stored, without a copy and without a trace.",
     "materialize": "Bring one feature group up to date, in the lake and online.",
     "audit": "Prove that what was served is what was known at the time.",
     "recreate": "Make a training dataset again and say what differs, and why.",

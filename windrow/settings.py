@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 
 from windrow.clock import Clock, from_micros
+from windrow.environment import checked, placed, template
 from windrow.errors import SettingsError, UnknownNameError
 
 _PREFIX = "WINDROW_"
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
+_PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS")  # all that is written to
+BRANCHES, BRANCH_FILE = "branches", "branch.json"  # folder of a home, and what says that a branch in it is whole
 _LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
 
 
@@ -31,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Folder with ``assets/``, ``notebooks/`` and ``bento/``.
     lake, online, metadata
         URLs of the tables, the online store and the metadata store; default: inside `home`.
+    env
+        Name of the environment (`WINDROW_ENV`, such as ``prod``; default: none). It has a part of its own of every place
+        above and of `streams`: see `windrow.environment`.
     clock
         ``real``, ``data`` or ``fixed:<time>``.
     ingest_every
@@ -38,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest_backlog
         Bytes (`WINDROW_INGEST_BACKLOG`) of accepted events that may wait for the lake before more are refused.
     streams
-        URL of a Redis server whose streams ``windrow:<name>`` are taken in too; default: none.
+        URL of a Redis server whose streams ``windrow-ingest:<name>`` are taken in too; default: none.
     sink_postgres
         URL (`WINDROW_SINK_POSTGRES`) of the PostgreSQL database that the sink ``postgres`` writes to; default: none.
     keep_releases
@@ -49,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     --------
     >>> Settings.read({"WINDROW_HOME": "/tmp/w"}).metadata
     'sqlite:////tmp/w/metadata.db'
+    >>> Settings.read({"WINDROW_HOME": "/tmp/w", "WINDROW_ENV": "prod"}).metadata
+    'sqlite:////tmp/w/prod/metadata.db'
     """
 
     home: Path
@@ -58,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     online: str
     metadata: str
     clock: Clock
+    env: str = ""
     ingest_every: float = 5.0
     ingest_backlog: int = 256 << 20
     streams: str = ""
@@ -69,9 +78,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Build settings from environment variables; raise on one that windrow does not know."""
         env = os.environ if environ is None else environ
         given = {k.removeprefix(_PREFIX): v for k, v in env.items() if k.startswith(_PREFIX) and v}
-        home = Path(given.get("HOME", ".windrow")).absolute()
         _refuse_unknown(given)
-        return cls(
+        name = checked(given.get("ENV", ""))
+        given |= {place: placed(given[place], name, setting=_PREFIX + place) for place in _PLACES if place in given}
+        home = Path(given.get("HOME", placed(".windrow", name, setting="WINDROW_HOME"))).absolute()
+        whole = cls(
             home=home,
             data=Path(given.get("DATA", "data")).absolute(),
             project=Path(given.get("PROJECT", ".")).absolute(),
@@ -79,12 +90,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             online=given.get("ONLINE", f"lmdb://{home / 'online'}"),
             metadata=given.get("METADATA", f"sqlite:///{home / 'metadata.db'}"),
             clock=Clock.parse(given.get("CLOCK", "data")),
+            env=name,
             ingest_every=_number(given, "INGEST_EVERY", 5.0),
             ingest_backlog=_whole(given, "INGEST_BACKLOG", 256 << 20),
             streams=given.get("STREAMS", ""),
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
         )
+        return whole.branch(given["BRANCH"]) if "BRANCH" in given else whole
+
+    def branch(self, name: str) -> Settings:
+        """Return the settings of a branch (`WINDROW_BRANCH`): every writable place is in its own home.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such branch.
+        """
+        home = self.home / BRANCHES / name
+        if not (home / BRANCH_FILE).is_file():
+            raise SettingsError(
+                f"there is no branch {name!r} of {self.home}", next_step=f"make it with `windrow branch {name}`"
+            )
+        stores = {
+            "lake": f"{home}/lake",
+            "online": f"lmdb://{home}/online",
+            "metadata": f"sqlite:///{home}/metadata.db",
+        }
+        return msgspec.structs.replace(self, home=home, streams="", **stores)
 
     def __repr__(self) -> str:
         """Show everything but passwords: settings end up in tracebacks and logs."""
@@ -102,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
+        values |= {"BRANCH": "", "ENV": self.env, **{name: template(str(values[name]), self.env) for name in _PLACES}}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
     def folder(self, name: str) -> Path:
@@ -138,7 +172,7 @@ def _whole(given: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _refuse_unknown(given: Mapping[str, str]) -> None:
-    known = [*(name.upper() for name in Settings.__struct_fields__), *_LAUNCH_ONLY]
+    known = [*(name.upper() for name in Settings.__struct_fields__), "BRANCH", *_LAUNCH_ONLY]
     for name in given:
         if name not in known:
             raise UnknownNameError("setting", _PREFIX + name, [_PREFIX + k for k in known], where="windrow")

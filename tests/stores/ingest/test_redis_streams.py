@@ -24,7 +24,9 @@ from windrow.errors import SettingsError
 from windrow.stores.ingest.applier import Applier
 from windrow.stores.ingest.events import EventWriter, backlog
 from windrow.stores.ingest.marks import Marks
-from windrow.stores.ingest.redis_streams import PREFIX, WORKER, RedisSource
+from windrow.stores.ingest.redis_streams import WORKER, RedisSource
+
+PREFIX = "windrow-ingest:"
 
 
 @pytest.fixture(scope="module")

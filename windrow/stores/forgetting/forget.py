@@ -17,6 +17,7 @@ import msgspec
 from windrow.errors import DataError, NotFoundError, StoreError
 from windrow.schema import Entity
 from windrow.settings import Settings
+from windrow.stores.branching import refuse_branches
 from windrow.stores.engine import engine
 from windrow.stores.forgetting import erasure, sink_erasure
 from windrow.stores.forgetting.erasure import Rows, Values
@@ -168,9 +169,10 @@ def forget(key: Values, places: Places, settings: Settings, metadata: Metadata) 
     Raises
     ------
     StoreError
-        If something cannot be rewritten or is being written by somebody who does not finish; what was
-        erased until then stays erased.
+        If a branch still holds rows; if something cannot be rewritten or is being written by somebody who does
+        not finish: then what was erased until then stays erased.
     """
+    refuse_branches(settings)
     begin, lake, name = time.perf_counter(), Lake(settings.lake), places.entity.name
     columns = {table: [list(place) for place in places.of(table)] for table in _present(places, lake)}
     bury(metadata, name, key, rows={}, columns=columns)

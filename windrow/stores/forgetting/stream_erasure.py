@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from windrow.environment import read_place
 from windrow.errors import StoreError
 from windrow.schema import fingerprint
 from windrow.settings import Settings
@@ -41,13 +42,13 @@ def erase_from_streams(settings: Settings, wanted: Wanted, *, key: Sequence[int 
         return 0
     import redis
 
-    from windrow.stores.ingest.redis_streams import PREFIX
-
+    place = read_place(settings.streams, what="WINDROW_STREAMS")
+    begin = place.key("windrow", "-ingest:")
     found = 0
     try:
-        with redis.Redis.from_url(settings.streams, socket_timeout=60.0) as server:
-            for stream in sorted(server.scan_iter(match=f"{PREFIX}*", _type="stream")):
-                name = stream.decode().removeprefix(PREFIX)
+        with redis.Redis.from_url(place.url, socket_timeout=60.0) as server:
+            for stream in sorted(server.scan_iter(match=f"{begin}*", _type="stream")):
+                name = stream.decode().removeprefix(begin)
                 ids = [id for id, fields in _entries(server, stream) if _about(name, fields, wanted=wanted, key=key)]
                 found += len(ids)
                 if erase and ids:

@@ -1,5 +1,7 @@
 """Events by Redis Streams: a consumer group reads ``windrow-ingest:<name>``, and each entry takes the way of a pushed event.
 
+With ``?namespace=NAME`` in the URL the streams are ``windrow-NAME-ingest:<name>``.
+
 An entry is acknowledged when it stands in a segment. Redis delivers what was not acknowledged again: entries up to the
 newest one that a segment or the online store knows are acknowledged then, and not taken in twice.
 """
@@ -17,6 +19,7 @@ import msgspec
 import redis
 
 from windrow.clock import parse_time, spoken
+from windrow.environment import read_place
 from windrow.errors import SettingsError, StoreError, TimeError, WindrowError, closest, listed
 from windrow.schema import Field
 from windrow.settings import Settings
@@ -27,7 +30,6 @@ from windrow.stores.ingest.events import Batch, EventWriter, backlog, batches, l
 from windrow.stores.ingest.marks import Marks
 from windrow.stores.segments import MAGIC, read_segment
 
-PREFIX = "windrow-ingest:"
 GROUP = "windrow"
 WORKER = "redis"
 ROWS = 1000
@@ -57,11 +59,13 @@ class RedisSource:
     """
 
     def __init__(self, settings: Settings, declared: Declared, folder: Path, *, applied: Callable[[str], str]) -> None:
-        self._limit, self._url = settings.ingest_backlog, settings.streams
+        place = read_place(settings.streams, what="WINDROW_STREAMS")
+        self._limit, self._url = settings.ingest_backlog, place.url
+        self._prefix = place.key("windrow", "-ingest:")
         self._declared, self._folder, self._applied = declared, folder, applied
         self._consumer = Marks(folder).home  # several homes may read one stream, each its own part
         try:
-            self._server: Any = redis.Redis.from_url(settings.streams, socket_timeout=5.0)
+            self._server: Any = redis.Redis.from_url(place.url, socket_timeout=5.0)
         except ValueError as error:
             raise SettingsError(f"WINDROW_STREAMS is no URL of a Redis server: {error}", next_step="write redis://host:port/0") from None  # fmt: skip
         self._last: dict[str, str] = {}
@@ -91,10 +95,10 @@ class RedisSource:
         if not self._ready or backlog(self._folder) > self._limit:
             time.sleep(_BLOCK / 1000)
             return 0
-        wanted = {PREFIX + name: ">" for name in self._ready}
+        wanted = {self._prefix + name: ">" for name in self._ready}
         written = 0
         for key, entries in self._server.xreadgroup(GROUP, self._consumer, wanted, count=ROWS, block=_BLOCK):
-            written += self._take(key.decode().removeprefix(PREFIX), entries, writer)
+            written += self._take(key.decode().removeprefix(self._prefix), entries, writer)
         return written
 
     def _look(self, writer: EventWriter) -> None:
@@ -103,12 +107,12 @@ class RedisSource:
             return
         self._looked = time.monotonic()
         for name in self._declared.names():
-            if name not in self._ready and self._server.exists(PREFIX + name):
+            if name not in self._ready and self._server.exists(self._prefix + name):
                 self._join(name, writer)
 
     def _join(self, name: str, writer: EventWriter) -> None:
         try:
-            self._server.xgroup_create(PREFIX + name, GROUP, id="0")
+            self._server.xgroup_create(self._prefix + name, GROUP, id="0")
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
@@ -130,7 +134,7 @@ class RedisSource:
         """Take over what was delivered to an earlier process and not acknowledged."""
         after = b"0"
         while True:
-            answer = self._server.xreadgroup(GROUP, self._consumer, {PREFIX + name: after}, count=ROWS)
+            answer = self._server.xreadgroup(GROUP, self._consumer, {self._prefix + name: after}, count=ROWS)
             entries = answer[0][1] if answer else []
             if not entries:
                 return
@@ -143,7 +147,7 @@ class RedisSource:
             writer.append(self._batch(name, fresh))
             self._last[name] = fresh[-1][0].decode()
         if entries:
-            self._server.xack(PREFIX + name, GROUP, *[id for id, _ in entries])
+            self._server.xack(self._prefix + name, GROUP, *[id for id, _ in entries])
         return len(fresh)
 
     def _batch(self, name: str, entries: Iterable[_Entry]) -> Batch:

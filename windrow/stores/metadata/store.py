@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -186,8 +188,7 @@ class Metadata:
                 next_step=f"run `windrow releases {service}`",
             )
         row = {"service": service, "release": release, "reason": reason, "at": at}
-        with guarded(self._database), self._database.engine.begin() as connection:
-            connection.execute(_CHANGE)
+        with self._writing() as connection:
             made = connection.execute(sa.insert(tables.deployments).values(row))
             if override is not None:
                 number = (made.inserted_primary_key or (None,))[0]
@@ -257,10 +258,15 @@ class Metadata:
         _close(self._counter, self._database)
 
     def _add(self, table: sa.Table, **values: Any) -> None:
-        row = {"at": time.time_ns() // 1000, **values}
+        with self._writing() as connection:
+            connection.execute(sa.insert(table).values({"at": time.time_ns() // 1000, **values}))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """Begin a transaction, after those of all others; it is counted as one change."""
         with guarded(self._database), self._database.engine.begin() as connection:
             connection.execute(_CHANGE)
-            connection.execute(sa.insert(table).values(row))
+            yield connection
 
     def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
         with guarded(self._database), self._database.engine.connect() as connection:

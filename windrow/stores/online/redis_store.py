@@ -1,6 +1,6 @@
 """The online store on a Redis server: the same bytes under the same keys as in LMDB, one value per row.
 
-Every key begins with ``windrow:``. A batch of reads is one MGET, which also brings the directory's version, so that
+Every key begins with ``windrow:``, or ``windrow-NAME:`` where the URL says ``?namespace=NAME``. A batch of reads is one MGET, which also brings the directory's version, so that
 all of it is of one generation. Rows that are newer than the stored ones are chosen on the server, by a script.
 """
 
@@ -18,6 +18,7 @@ import hiredis
 import redis
 
 from windrow.clock import SECOND
+from windrow.environment import read_place
 from windrow.errors import NotFoundError, SettingsError, StoreError
 from windrow.stores.online.directory import (
     FORMAT,
@@ -35,7 +36,7 @@ from windrow.stores.online.directory import (
 )
 from windrow.stores.online.generations import check_loading, retire_dead, retired
 from windrow.stores.online.load import Load, attempt
-from windrow.stores.online.redis_pages import ROOT, RedisPages, commit
+from windrow.stores.online.redis_pages import RedisPages, commit
 from windrow.stores.online.rows import Packed, check_key, pack, pack_keys, packed_batches, unpack, unpack_row
 from windrow.stores.online.store import NEXT_STEP, Key, Row
 from windrow.stores.online.transaction import Conflict, Transaction
@@ -108,7 +109,10 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, write: bool = False) -> None:
-        self._write, self._pool = write, _pool(url, timeout=WRITE_TIMEOUT if write else TIMEOUT)
+        place = read_place(url, what="WINDROW_ONLINE")
+        self._root = place.key("windrow", ":").encode()
+        self._version_at = self._root + VERSION_KEY
+        self._write, self._pool = write, _pool(place.url, timeout=WRITE_TIMEOUT if write else TIMEOUT)
         self._name = _spoken(self._pool.connection_kwargs)
         self._client = redis.Redis(connection_pool=self._pool)
         self._script = self._client.register_script(_STORE)
@@ -160,12 +164,12 @@ class RedisStore:
     def count(self, group: str) -> int:
         """Return the number of entities of a group."""
         found = self._entry(group)
-        raw = self._mget([ROOT + count_key(found.id)])[0] if found else None
+        raw = self._mget([self._root + count_key(found.id)])[0] if found else None
         return int(raw or 0)
 
     def mark(self, name: str) -> bytes | None:
         """Return what a transaction kept under `name`."""
-        return self._mget([ROOT + mark_key(name)])[0]
+        return self._mget([self._root + mark_key(name)])[0]
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -175,10 +179,10 @@ class RedisStore:
         """
         self._check_open(writing=True)
         with self._client.pipeline() as pipe:
-            begun = Transaction(RedisPages(pipe, self._guarded))
+            begun = Transaction(RedisPages(pipe, self._guarded, self._root))
             yield begun
             with self._guarded():
-                commit(pipe, begun.changes)
+                commit(pipe, begun.changes, self._root)
 
     def bulk(self, group: str, columns: Sequence[str]) -> Load:
         """Begin to fill a new generation of a group; see `OnlineStore.bulk`."""
@@ -205,8 +209,8 @@ class RedisStore:
     def erase_retired(self) -> None:
         """Remove the rows of generations that no group points to."""
         self._check_open(writing=True)
-        for generation in retired(self._mget([ROOT + RETIRED_KEY])[0]):
-            start = ROOT + prefix(generation)
+        for generation in retired(self._mget([self._root + RETIRED_KEY])[0]):
+            start = self._root + prefix(generation)
             with self._guarded():
                 for keys in _found(self._client, start):
                     self._client.unlink(*keys)
@@ -237,8 +241,8 @@ class RedisStore:
         keys = pack_keys([key for _, key in wanted])
         if len(starts) == 1:
             (start,) = starts.values()
-            return [VERSION_AT, *[start + key for key in keys]]
-        return [VERSION_AT, *[starts[group] + key for (group, _), key in zip(wanted, keys, strict=True)]]
+            return [self._version_at, *[start + key for key in keys]]
+        return [self._version_at, *[starts[group] + key for (group, _), key in zip(wanted, keys, strict=True)]]
 
     def _rows(self, wanted: Sequence[tuple[str, Key]], raws: list[bytes | None]) -> list[Row | None]:
         del raws[:1]  # the directory's version
@@ -251,10 +255,10 @@ class RedisStore:
     def _start(self, group: str) -> bytes:
         known = self._known
         entry = known[group] if group in known else self._entry(group)
-        return ROOT + (entry.prefix if entry else NOWHERE)
+        return self._root + (entry.prefix if entry else NOWHERE)
 
     def _entry(self, group: str) -> Group | None:
-        version, raw = self._mget([VERSION_AT, ROOT + group_key(group)])
+        version, raw = self._mget([self._version_at, self._root + group_key(group)])
         if version != self._version:
             self._known, self._version = {}, version
         self._known[group] = found = unpack_group(raw) if raw else None
@@ -286,12 +290,12 @@ class RedisStore:
         return self._put(group, 0, batch)
 
     def _put(self, group: str, generation: int, batch: Packed) -> int:
-        stored, key = 0, ROOT + group_key(group)
+        stored, key = 0, self._root + group_key(group)
         items = list(zip(batch.keys, batch.rows, strict=True))
         for at in range(0, len(items), STEP_ROWS):
             flat = [part for item in items[at : at + STEP_ROWS] for part in item]
             with self._guarded():
-                answer = int(self._script([key], [generation, ROOT, *flat]))
+                answer = int(self._script([key], [generation, self._root, *flat]))
             if answer < 0:
                 check_loading(group, None, generation)
             stored += answer
@@ -308,22 +312,22 @@ class RedisStore:
             raise StoreError(f"the online store {self._name} is open for reading", next_step="open it with write=True")
 
     def _check_format(self) -> None:
-        found = self._mget([ROOT + FORMAT_KEY])[0]
+        found = self._mget([self._root + FORMAT_KEY])[0]
         if found is None and not self._write:
             raise NotFoundError(f"there is no online store in {self._name} yet", next_step=NEXT_STEP)
         if found is None:
             with self._guarded():
-                self._client.set(ROOT + FORMAT_KEY, pack(FORMAT))
+                self._client.set(self._root + FORMAT_KEY, pack(FORMAT))
         elif (number := unpack(found)) != FORMAT:
             raise StoreError(
                 f"the online store {self._name} has format {number}",
                 exists=f"This windrow reads format {FORMAT}",
-                next_step="delete its keys (windrow:*) and run `windrow run SERVICE`",
+                next_step=f"delete its keys ({self._root.decode()}*) and run `windrow run SERVICE`",
             )
 
     def _tidy(self) -> None:
         """Remove what processes that died left behind."""
-        if any(self._mget([ROOT + LOADS_KEY, ROOT + RETIRED_KEY])):
+        if any(self._mget([self._root + LOADS_KEY, self._root + RETIRED_KEY])):
             attempt(self, lambda txn: retire_dead(txn, now=time.time_ns() // 1000))
             self.erase_retired()
 
@@ -340,9 +344,6 @@ class RedisStore:
                 f"the online store {self._name} cannot be used: {str(error)[:200]}",
                 next_step="check that the server runs and takes the password, or set WINDROW_ONLINE",
             ) from error
-
-
-VERSION_AT = ROOT + VERSION_KEY
 
 
 def _pool(url: str, *, timeout: float) -> redis.ConnectionPool:

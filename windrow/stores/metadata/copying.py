@@ -1,0 +1,49 @@
+"""All of a metadata store in another one: each row as it was, numbers included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from windrow.stores.metadata.database import guarded, open_database
+from windrow.stores.metadata.opening import bring_up_to_date
+from windrow.stores.metadata.tables import TABLES, changes
+
+_Row = dict[str, Any]
+
+
+def copy_metadata(source: str, target: str, *, changed: Callable[[str, _Row], _Row]) -> None:
+    """Copy the rows of one store, all of one moment, into a new one; either may be SQLite or PostgreSQL.
+
+    Parameters
+    ----------
+    source, target
+        URLs, as of `windrow.stores.metadata.Metadata`.
+    changed
+        Given a table's name and a row, returns the row to write.
+    """
+    old, new = open_database(source), open_database(target)
+    try:
+        with guarded(old):
+            bring_up_to_date(old)
+        with guarded(new):
+            bring_up_to_date(new)
+            with old.engine.connect() as reader, new.engine.begin() as writer:
+                # One snapshot for all tables: SQLite's own transactions are, PostgreSQL's are when asked.
+                if old.engine.dialect.name == "postgresql":
+                    reader = reader.execution_options(isolation_level="REPEATABLE READ")
+                for table in TABLES.sorted_tables:
+                    _copy(table, reader, writer, changed)
+    finally:
+        old.engine.dispose()
+        new.engine.dispose()
+
+
+def _copy(table: sa.Table, reader: sa.Connection, writer: sa.Connection, changed: Callable[[str, _Row], _Row]) -> None:
+    rows = [changed(table.name, dict(row._mapping)) for row in reader.execute(sa.select(table))]
+    if table is changes:  # a new store has its one row already
+        writer.execute(sa.delete(changes))
+    if rows:
+        writer.execute(sa.insert(table), rows)
