@@ -146,11 +146,14 @@ UP = [sys.executable, "-m", "windrow.cli", "up", "--json"]
 def _start(project: Path, folder: Path, command: list[str] = UP) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
     with (folder / "up.json").open("wb") as out:
         process = subprocess.Popen(command, cwd=project, env=_environ(project), stdout=out, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not (folder / "up.json").read_text().strip().endswith("}"):
+    try:
+        _until(
+            lambda: process.poll() is not None or (folder / "up.json").read_text().strip().endswith("}"), seconds=240
+        )
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    except AssertionError:
+        process.kill()
+        raise
     return process, json.loads((folder / "up.json").read_text())
 
 
@@ -248,7 +251,7 @@ def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
 
 def test_a_training_dataset_is_made_again_and_is_the_same(project: Path) -> None:
     made = _json(project, "recreate", "bakery")
-    assert (made["same"], made["passed"], made["dataset"][:7]) == (True, True, "bakery-")
+    assert (made["same"], made["passed"], made["unexplained"]) == (True, True, 0)
     assert _json(project, "recreate", "bakery", "--dataset", made["dataset"]) == made
     assert _json(project, "recreate", "bakery", "--release", _json(project, "releases", "bakery")[0]["release"])["same"]
 

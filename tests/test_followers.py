@@ -44,7 +44,7 @@ def test_a_stream_without_a_release_is_not_begun(empty: Settings, told: list[str
     followers = Followers(["tiny"], empty)
     followers.look_after(told.append)
     assert (processes_of(empty.home), told) == ({}, [])
-    followers.stop(1)
+    followers.end(time.monotonic())
 
 
 def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(
@@ -57,5 +57,6 @@ def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(
     assert told[0].startswith("the stream of 'tiny' ended with exit code 1: DeclarationError: There is no package")
     assert told[1] == f"it begins again in 0.1 s; read {empty.home}/service/follow-tiny.log"
     until(lambda: processes_of(empty.home) != {}, followers, told)
-    followers.stop(5)
+    followers.ask_to_end()
+    followers.end(time.monotonic() + 5)
     assert processes_of(empty.home) == {}

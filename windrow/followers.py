@@ -106,11 +106,13 @@ class Followers:
         for follower in self._all:
             follower.look_after(self._metadata, tell)
 
-    def stop(self, seconds: float) -> None:
-        """End all; ask first, and after `seconds` do not ask."""
+    def ask_to_end(self) -> None:
+        """Ask all to end, and wait for none."""
         for follower in self._all:
             follower.ask_to_end()
-        deadline = time.monotonic() + seconds
+
+    def end(self, deadline: float) -> None:
+        """Return when all have ended, which they must by `deadline` (`time.monotonic`)."""
         for follower in self._all:
             follower.end(deadline)
         self._metadata.close()

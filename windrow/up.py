@@ -127,12 +127,14 @@ class House:
         if self._redirect is not None:
             self._redirect.stop()
         if self._followers is not None:
-            self._followers.stop(_STOP_SECONDS)
+            self._followers.ask_to_end()
         for process in self._dagster.values():
             _signal(process, signal.SIGTERM)
         if self._service is not None:
             self._service.stop()
         deadline = time.monotonic() + _STOP_SECONDS
+        if self._followers is not None:
+            self._followers.end(deadline)
         for process in self._dagster.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.1, deadline - time.monotonic()))
