@@ -21,13 +21,13 @@ from windrow.stores.forgetting.forget import Forgotten, forget, look
 from windrow.stores.forgetting.stream_erasure import erase_from_streams
 from windrow.stores.ingest.applier import Applier
 from windrow.stores.ingest.events import EventWriter
-from windrow.stores.ingest.redis_streams import PREFIX, WORKER, RedisSource
+from windrow.stores.ingest.redis_streams import WORKER, RedisSource
 from windrow.stores.metadata import Metadata
 from windrow.stores.online.rows import pack_keys
 from windrow.stores.online.store import Row, open_online
 
 CARD_ID, OTHER = 0x123456789ABCDEF, 5
-STREAM = f"{PREFIX}payments"
+STREAM = "windrow-ingest:payments"
 
 
 @pytest.fixture(scope="module")
