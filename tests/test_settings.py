@@ -99,13 +99,14 @@ _SERVERS = {
     "WINDROW_ONLINE": "redis://:pw@host:6379/0",
     "WINDROW_STREAMS": "redis://:pw@host:6379/0",
     "WINDROW_METADATA": "postgresql://windrow:pw@host/db",
+    "WINDROW_SINK_POSTGRES": "postgresql://windrow:pw@host/reports",
 }
 
 
 @pytest.mark.parametrize("urls", [{}, _SERVERS], ids=["embedded", "servers"])
 def test_no_two_of_dev_staging_and_prod_share_a_writable_place(urls: dict[str, str]) -> None:
     settings = [_environment(name, **urls) for name in ("dev", "staging", "prod")]
-    for place in ("home", "lake", "online", "metadata", *(["streams"] if urls else [])):
+    for place in ("home", "lake", "online", "metadata", *(["streams", "sink_postgres"] if urls else [])):
         assert len({str(getattr(one, place)) for one in settings}) == 3, place
 
 

@@ -16,7 +16,7 @@ from windrow.errors import SettingsError, UnknownNameError
 
 _PREFIX = "WINDROW_"
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
-_PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS")  # all that is written to
+_PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS", "SINK_POSTGRES")  # all that is written to
 BRANCHES, BRANCH_FILE = "branches", "branch.json"  # folder of a home, and what says that a branch in it is whole
 _LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
 
@@ -117,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "online": f"lmdb://{home}/online",
             "metadata": f"sqlite:///{home}/metadata.db",
         }
-        return msgspec.structs.replace(self, home=home, streams="", **stores)
+        return msgspec.structs.replace(self, home=home, streams="", sink_postgres="", **stores)
 
     def __repr__(self) -> str:
         """Show everything but passwords: settings end up in tracebacks and logs."""

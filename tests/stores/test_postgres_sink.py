@@ -53,10 +53,10 @@ def url(server: str) -> str:
     return server
 
 
-def stored(url: str, columns: str = "prediction") -> list[tuple[object, ...]]:
+def stored(url: str, columns: str = "prediction", table: str = "predictions_nba") -> list[tuple[object, ...]]:
     with psycopg.connect(url) as con:
         con.execute("SET TIME ZONE 'UTC'")
-        return con.execute(f"SELECT {columns} FROM predictions_nba ORDER BY event_time").fetchall()  # type: ignore[arg-type]
+        return con.execute(f"SELECT {columns} FROM {table} ORDER BY event_time").fetchall()  # type: ignore[arg-type]
 
 
 def test_the_table_is_made_from_the_columns_and_indexed_by_time(url: str) -> None:
@@ -73,6 +73,14 @@ def test_the_table_is_made_from_the_columns_and_indexed_by_time(url: str) -> Non
         ("status", "smallint"),
     ]
     assert "(event_time)" in index[0]
+
+
+def test_each_environment_has_a_table_of_its_own_in_one_database(url: str) -> None:
+    for name, output in (("dev", 0.1), ("prod", 0.9)):
+        place = Settings.read({"WINDROW_SINK_POSTGRES": url, "WINDROW_ENV": name}).sink_postgres
+        write_postgres(place, "nba", rows(output), None)
+    found = [stored(url, table=f"windrow_{name}.predictions_nba") for name in ("dev", "prod")]
+    assert found == [[(0.1,)], [(0.9,)]]
 
 
 def test_values_come_back_as_they_were_given(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from windrow.errors import SettingsError, StoreError
 
@@ -23,6 +24,8 @@ def connected(url: str, *, variable: str, failing: str) -> Iterator[Any]:
 
     Parameters
     ----------
+    url
+        With ``?schema=NAME`` tables are looked for and made in that schema, which is made by `make_schema`.
     variable
         Of the environment, that holds `url`: what messages call it.
     failing
@@ -43,9 +46,12 @@ def connected(url: str, *, variable: str, failing: str) -> Iterator[Any]:
         raise SettingsError(
             f"{variable} is not set", next_step=f"export {variable}=postgresql://user:password@host/database"
         )
+    address, schema = parted(url)
     try:
-        with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_SECONDS) as con:
+        with psycopg.connect(address, autocommit=True, connect_timeout=_CONNECT_SECONDS) as con:
             con.execute("SET TIME ZONE 'UTC'")
+            if schema:
+                con.execute(psycopg.sql.SQL("SET search_path TO {}").format(psycopg.sql.Identifier(schema)))
             yield con
     except psycopg.Error as error:
         # The driver's own text may repeat the address; what the server says about a query does not.
@@ -53,6 +59,29 @@ def connected(url: str, *, variable: str, failing: str) -> Iterator[Any]:
         raise StoreError(
             f"{failing}: {told or type(error).__name__}", next_step=f"check {variable} and the rights of its user"
         ) from None
+
+
+def parted(url: str) -> tuple[str, str]:
+    """Take ``schema=NAME`` out of a URL; "" where it names none.
+
+    Examples
+    --------
+    >>> parted("postgresql://host/db?schema=windrow_prod&sslmode=require")
+    ('postgresql://host/db?sslmode=require', 'windrow_prod')
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    schema = query.pop("schema", "")
+    return (urlunsplit(parts._replace(query=urlencode(query))), schema) if schema else (url, "")
+
+
+def make_schema(con: Any, url: str) -> None:
+    """Make the schema that a URL names, unless it is there or none is named."""
+    from psycopg import sql
+
+    schema = parted(url)[1]
+    if schema:
+        con.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
 
 
 def column_types(con: Any, *table: str) -> dict[str, str]:

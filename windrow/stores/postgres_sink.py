@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from windrow.errors import SchemaError, listed
 from windrow.schema import EVENT_TIME
-from windrow.stores.postgres_server import column_types, connected
+from windrow.stores.postgres_server import column_types, connected, make_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +56,7 @@ def write_postgres(url: str, service: str, rows: pa.Table, day: tuple[int, int] 
     failing = f"the sink postgres of service {service!r} cannot be written, and holds what it held before"
     with connected(url, variable=VARIABLE, failing=failing) as con, con.transaction():
         con.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [table])
+        make_schema(con, url)
         _prepare(con, service, _types_of(service, rows.schema), anew=day is None)
         _delete(con, table, day)
         _copy(con, table, rows)
