@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import Ridge
 
 from tests.models.worlds import HOUR, World, load, load_world, readings
 from windrow import Notebook
+from windrow.features.contract import MISSING_TEXT
 from windrow.models.bundle import Bundle
 from windrow.models.dataset import build_dataset, load_split
 from windrow.models.training import train
-from windrow.monitoring.audit import AuditReport, Difference, audit
+from windrow.monitoring.audit import AuditReport, Difference, _compared, audit
 from windrow.stores.engine import engine
 from windrow.stores.log import LogRecord, LogWriter, PredictionLog
 
@@ -72,3 +75,11 @@ def test_a_value_served_as_missing_though_it_was_known_is_found(world: World, bu
 def test_what_another_release_served_is_not_judged_by_this_one(world: World, bundle: Bundle) -> None:
     report = audited(world, bundle, served("load-0-other", "north", 20, -1.0))
     assert (report.rows, report.passed) == (0, True)
+
+
+def test_a_missing_text_is_logged_as_the_model_saw_it_and_equals_a_missing_one() -> None:
+    vectors = [f'{{"plan": "{MISSING_TEXT}"}}', '{"plan": "a"}']
+    logged = pa.table({"request_id": ["r1", "r2"], "row": [0, 0], "vector": vectors})
+    report = _compared("churn", "churn-1", logged, {"plan": np.array([MISSING_TEXT, MISSING_TEXT], dtype=object)})
+    assert (report.rows, report.equal, report.by_feature) == (2, 1, {"plan": 1})
+    assert report.shown == [Difference("r2", 0, "plan", "a", None)]

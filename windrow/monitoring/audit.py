@@ -107,7 +107,8 @@ def _spine(service: PredictionService, logged: pa.Table) -> pa.Table:
 
 
 def _compared(service: str, release: str, logged: pa.Table, offline: Frame) -> AuditReport:
-    vectors = [msgspec.json.decode(text) for text in logged["vector"].to_pylist()]
+    # A missing text stands in the log as the model saw it, a missing number as null.
+    vectors = [_named(msgspec.json.decode(text)) for text in logged["vector"].to_pylist()]
     wrong = np.zeros(len(vectors), bool)
     by_feature, shown = Counter[str](), list[Difference]()
     for name, values in offline.items():
@@ -118,6 +119,10 @@ def _compared(service: str, release: str, logged: pa.Table, offline: Frame) -> A
             _difference(logged, int(i), name, vectors[i][name], values[i]) for i in np.flatnonzero(differs)[:SHOWN]
         ]
     return AuditReport(service, release, len(vectors), int((~wrong).sum()), dict(+by_feature), shown[:SHOWN])
+
+
+def _named(vector: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value == MISSING_TEXT else value for name, value in vector.items()}
 
 
 def _differs(served: Any, offline: Any) -> bool:
