@@ -58,7 +58,14 @@ def test_a_release_names_everything_it_was_made_from(dataset, good):
     assert (release.dataset.id, release.dataset.hash, release.seq) == (dataset.id, dataset.content_hash, dataset.seq)
     assert (release.unknown_entity, release.p99_ms) == ("predict", 20)
     assert release.environment["scikit-learn"].startswith("1.")
-    assert set(release.files) == {"model.onnx", "contract.json", "golden.json", "environment.txt"}
+    assert set(release.files) == {
+        "model.onnx",
+        "model.skops",
+        "contract.json",
+        "golden.json",
+        "environment.txt",
+        "card.html",
+    }
     assert other.registry.release(release.id) == release
 
 
