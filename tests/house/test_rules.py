@@ -141,6 +141,7 @@ def test_every_package_has_a_lower_and_an_upper_bound() -> None:
 
 def test_nothing_pickles() -> None:
     pickling = re.compile(r"^\s*(import|from) (pickle|cloudpickle|joblib|dill)", re.MULTILINE)
+    # The one door: a process of its own, begun by `windrow onboard --allow-code-execution` alone.
     assert [
         str(p.relative_to(ROOT)) for p in python_files("windrow", "assets", "bento") if pickling.search(p.read_text())
-    ] == []
+    ] == ["windrow/models/unpickle.py"]
