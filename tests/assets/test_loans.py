@@ -203,5 +203,5 @@ def test_the_notebook_is_the_model_and_releases_the_fair_one(tmp_path: Path) -> 
     assert facts["naive_parity"] > 0.2 > 0.1 > facts["mended_parity"]
     live = Registry(Stores(settings).metadata, settings.folder("releases")).live("loans")
     assert live is not None
-    assert [gate.passed for gate in live.gates] == [True, True, True]
+    assert {"auc", "demographic_parity", "equal_opportunity"} <= {gate.metric for gate in live.gates if gate.passed}
     assert live.metrics["auc"] > facts["naive_auc"] + 0.02
