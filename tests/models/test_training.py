@@ -173,7 +173,7 @@ def test_a_run_is_recorded_with_parameters_metrics_and_duration(good):
     assert run["seconds"] > 0
 
 
-def test_an_uncompiled_model_says_why_in_its_release(dataset, tmp_path):
+def test_a_release_says_why_an_earlier_way_to_answer_was_not_taken(dataset, tmp_path):
     service = fraud(model=Notebook("train_fraud.ipynb"))
     learn = load_split(dataset, service.view.contract, "train")
 
@@ -183,7 +183,7 @@ def test_an_uncompiled_model_says_why_in_its_release(dataset, tmp_path):
     numbers = make_column_transformer((StandardScaler(), ["limit", "amount", "share"]))
     model = make_pipeline(numbers, RandomForestClassifier(5, random_state=0)).fit(learn.X, learn.y)
     release, other = released(service, dataset, tmp_path, estimator=model)
-    assert release.backend == "sklearn"
+    assert release.backend == "treelite"
     assert "rows differently, by up to" in release.backend_reason
     assert other.registry.load(release.id).replay_golden() == 0.0
 
