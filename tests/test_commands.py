@@ -290,3 +290,19 @@ def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) ->
 def test_forgetting_what_is_not_declared_offers_the_closest(project: Path) -> None:
     done = _command(project, "forget", "shopp", "7", "--yes")
     assert (done.returncode, "did you mean 'shop'" in done.stderr) == (1, True)
+
+
+def test_a_model_file_is_onboarded_and_can_be_promoted(project: Path) -> None:
+    (newest, *_) = [row["release"] for row in _json(project, "releases", "bakery")]
+    file = project / ".windrow" / "releases" / newest / "model.skops"
+    made = _json(project, "onboard", str(file), "--view", "bakery")
+    assert (made["service"], made["from"], made["gates"]) == ("bakery", "skops", "passed")
+    live = _json(project, "promote", "bakery", made["release"])["live"]
+    assert live == made["release"]
+
+
+def test_a_view_that_is_not_there_is_named(project: Path) -> None:
+    done = _command(project, "onboard", "model.onnx", "--view", "bakry")
+    assert done.returncode == 1
+    assert "'bakry'" in done.stderr
+    assert "'bakery'" in done.stderr

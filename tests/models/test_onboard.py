@@ -11,21 +11,14 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tests.models import worlds
-from tests.models.worlds import (
-    DAY,
-    World,
-    chargebacks,
-    fraud_world,
-    payments,
-)
+from tests.models.worlds import DAY, World, chargebacks, customers, fraud_world, payments
 from windrow import Entity, FeatureView, Gate, Label, Online, PredictionService, TimeSplit, feature_group
 from windrow.errors import ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.onboard import onboard
 
-customers = worlds.customers  # found by the name of the parameter of `card_limit`
 card = Entity("card", card_id="int64")
+assert customers  # the group's parameter below names it
 
 
 @feature_group(card)
