@@ -66,7 +66,7 @@ def test_tables_and_sinks_of_one_environment_are_not_in_another(environments: di
     for number, settings in enumerate(environments.values(), 1):
         rows = pa.table({"event_time": pa.array([at] * number, pa.timestamp("us", "UTC")), "output": [0.5] * number})
         for kind in ("delta", "duckdb"):
-            write_sink(kind, "churn", rows, lake=Lake(settings.lake), home=settings.home, day=None)
+            write_sink(kind, "churn", rows, lake=Lake(settings.lake), settings=settings, day=None)
     found = [Lake(s.lake).table("predictions/churn").scan(engine()).count().execute() for s in environments.values()]
     assert found == [1, 2, 3]
     assert len({settings.home / "sinks" / "churn.duckdb" for settings in environments.values()}) == 3

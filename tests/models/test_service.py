@@ -113,7 +113,7 @@ def test_an_online_service_needs_online_groups():
         (lambda: fraud(baseline=3), "baseline= of service 'fraud' is an int. Next: write the name of a feature"),
         (lambda: fraud(online=True), "online= of service 'fraud' is a bool. Next: write Online"),
         (lambda: fraud(batch="@daily"), "batch= of service 'fraud' is the text '@daily'. Next: write Batch"),
-        (lambda: fraud(model=None), 'None does not name a function. Next: write "module:function"'),
+        (lambda: fraud(model=None), "service 'fraud' has no trainer. Next: write model="),
         (
             lambda: fraud(model="notebooks/train.ipynb"),
             r"is a notebook, not a function. Next: write Notebook\('train.ipynb'\)",

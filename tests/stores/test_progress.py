@@ -188,14 +188,6 @@ def test_a_row_written_behind_the_last_one_seen_is_seen(house: World, monkeypatc
     assert [row["card_id"] for row in house.stored(group_of())] == [7, 8, 9]
 
 
-def now(payments: Any) -> Any:
-    return payments.select("card_id", age=ibis.now())
-
-
-def luck(payments: Any) -> Any:
-    return payments.select("card_id", luck=ibis.random())
-
-
 def windowed(payments: Any) -> Any:
     so_far = ibis.cumulative_window(group_by=payments.card_id, order_by=payments.ts)
     return payments.select("card_id", mean=payments.amount.mean().over(so_far))
@@ -210,7 +202,7 @@ def keyed(payments: Any) -> Any:
     return payments.select("amount", card_id=payments.card_id + 1)
 
 
-@pytest.mark.parametrize("function", [now, luck, windowed, summed, keyed])
+@pytest.mark.parametrize("function", [windowed, summed, keyed])
 def test_a_definition_that_needs_more_than_the_row_is_evaluated_whole(function: Callable[..., Any]) -> None:
     assert row_wise(group_of(function)) is None
 

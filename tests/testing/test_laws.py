@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ibis
+import numpy as np
 import pytest
 
 from windrow import (
@@ -193,12 +194,14 @@ def clock(payments):
 
 def test_a_definition_that_says_something_else_each_time_is_caught() -> None:
     def luck(payments):
-        return payments.select("card_id", luck=ibis.random())
+        drawn = payments.assign(luck=np.random.default_rng().random(len(payments)))
+        return drawn[["card_id", "luck", "event_time", "known_at"]]
 
+    lucky = feature_group(card, frame="pandas", features={"luck": "float64"})(luck)
     with pytest.raises(AssertionError, match="computing 'luck' again over the same rows wrote 7 of 7 rows to the lake"):
-        rerun_changes_nothing(group(luck), payments=ROWS)
+        rerun_changes_nothing(lucky, payments=ROWS)
     with pytest.raises(AssertionError, match="computing 'luck' again"):
-        rerun_changes_nothing(FeatureView("v", spine=payments, features=[group(luck)]), payments=ROWS)
+        rerun_changes_nothing(FeatureView("v", spine=payments, features=[lucky]), payments=ROWS)
 
 
 # What is given

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _FORMAT = 2
 _PLAIN = (ops.UnboundTable, ops.Project, ops.Filter)
 _MANY = (ops.WindowFunction, ops.Reduction, ops.Analytic, ops.Subquery, ops.Impure, ops.ScalarUDF)
-_NOW = (ops.TimestampNow, ops.DateNow)
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +119,7 @@ def row_wise(group: FeatureGroup) -> Source | None:
         return None
     nodes = list(group.expression.op().find(ops.Node))
     alone = all(isinstance(n, _PLAIN) for n in nodes if isinstance(n, ops.Relation))
-    if not alone or any(isinstance(n, (*_MANY, *_NOW)) for n in nodes):
+    if not alone or any(isinstance(n, _MANY) for n in nodes):
         return None
     return inputs[0] if _keys(group) is not None else None
 

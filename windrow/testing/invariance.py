@@ -139,10 +139,9 @@ def rerun_changes_nothing(subject: Subject, **rows: Rows) -> None:
     >>> from windrow import Entity, Source, feature_group
     >>> payments = Source("payments", event_time="ts", columns={"card_id": "int64", "amount": "float64"})
     >>> def lucky(payments):
-    ...     import ibis
-    ...     return payments.select("card_id", luck=ibis.random())
+    ...     return payments.assign(luck=np.random.default_rng().random(len(payments)))[["card_id", "luck", "event_time", "known_at"]]
     >>> lucky.__globals__["payments"] = payments
-    >>> group = feature_group(Entity("card", card_id="int64"))(lucky)
+    >>> group = feature_group(Entity("card", card_id="int64"), frame="pandas", features={"luck": "float64"})(lucky)
     >>> rerun_changes_nothing(group, payments=[{"card_id": 1, "amount": 5.0, "ts": "2026-01-01"}])
     Traceback (most recent call last):
     AssertionError: computing 'lucky' again over the same rows wrote 1 of 1 rows to the lake
