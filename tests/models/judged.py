@@ -47,13 +47,17 @@ def bundle(release: Release) -> Bundle:
 def candidate(truth: Any, score: Any, *, features: Frame | None = None, **options: Any) -> Candidate:
     """A candidate with the truth and the answers of its test rows.
 
-    `features` are more of them, `live` a bundle, `seen` the candidate's, other `options` columns of the spine.
+    `features` are more of them, `live` a bundle, `seen` the candidate's, `classes` names, other `options` columns
+    of the spine. Scores of shape (n, classes) are those of several.
     """
+    classes = options.pop("classes", None)
+    named = {"label": {"how": "joined", "classes": classes}, "classes": tuple(classes)} if classes else {}
     golden = options.pop("live", None)
     others = {"live": golden and golden.release, "golden": golden, "seen": options.pop("seen", None)}
     frame = {"score": np.asarray(score, dtype=np.float32), **(features or {})}
     truth = np.asarray(truth, dtype=float)
-    metrics = metrics_of("classification", truth, frame["score"].astype(float))
+    task = "multiclass" if frame["score"].ndim == 2 else "classification"
+    metrics = metrics_of(task, truth, frame["score"].astype(float))
     rows = pa.table({"row": list(range(len(truth))), **options})
-    made = bundle(release_of(*frame, metrics=metrics, baseline={"auc": 0.5}, p99_ms=50.0))
+    made = bundle(release_of(*frame, metrics=metrics, baseline={"auc": 0.5}, p99_ms=50.0, task=task, **named))
     return Candidate(made, Split(frame, None, truth, rows), **others)  # type: ignore[arg-type]

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.models.football import CLASSES, fixtures, football, football_world, model, results, view
 from tests.models.worlds import DAY, World
-from windrow import Entity, FeatureView, Gate, Label, Online, PredictionService, Source, TimeSplit
+from windrow import Label, PredictionService, TimeSplit
 from windrow.errors import DeclarationError, ModelError, UnknownNameError
 from windrow.features.contract import matrix
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
@@ -24,39 +25,10 @@ from windrow.serving.requests import read_outcomes
 from windrow.serving.transformer import Transformer
 from windrow.stores.engine import engine
 
-CLASSES = ["home", "draw", "away"]
-team = Entity("team", team_id="int64")
-fixtures = Source(
-    "fixtures", id="match_id", event_time="ts", columns={"match_id": "int64", "strength": "float64", "form": "float64"}
-)
-results = Source("results", event_time="ts", columns={"match_id": "int64", "result": "string"})
-view = FeatureView("football", spine=fixtures, features=[fixtures.strength, fixtures.form])
-
-
-def model():
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(10, max_depth=4, random_state=0)
-
-
-def football(**options) -> PredictionService:
-    label = Label.joined(results, on="match_id", matures_after="1d", column="result", classes=CLASSES)
-    given = {"model": model, "split": TimeSplit(test="50d"), "gates": [Gate("accuracy", at_least=0.5)], **options}
-    return PredictionService("football", view, label, online=Online(), **given)
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    made = World(tmp_path_factory.mktemp("football"))
-    rng = np.random.default_rng(0)
-    strength, days = rng.normal(size=300), [day * DAY for day in range(300)]
-    form = np.where(rng.random(300) < 0.1, np.nan, rng.normal(size=300))
-    said = np.array(CLASSES)[np.digitize(-strength + 0.3 * rng.normal(size=300), [-0.5, 0.5])]
-    said[7] = "off"
-    forms = [None if np.isnan(f) else float(f) for f in form]
-    made.add(fixtures, match_id=list(range(300)), strength=strength.tolist(), form=forms, ts=days)
-    made.add(results, match_id=list(range(300)), result=said.tolist(), ts=[t + 7_200_000_000 for t in days])
-    return made
+    return football_world(tmp_path_factory.mktemp("football"))
 
 
 @pytest.fixture(scope="module")

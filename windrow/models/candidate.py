@@ -44,13 +44,19 @@ class Candidate:
 
     @property
     def truth(self) -> NDArray[np.float64]:
-        """What came true, shape (n,)."""
+        """What came true, shape (n,): of classes their places."""
         return self.test.y
 
     @cached_property
     def answers(self) -> NDArray[np.float64]:
-        """What the served model says of the test rows, shape (n,)."""
+        """What the served model says of the test rows, shape (n,), or (n, classes) of three classes or more."""
         return self.bundle.predict(self.test.frame)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the label's classes, in the order of their places; none where they have none."""
+        found: Sequence[str] = self.bundle.release.label.get("classes", ())
+        return found
 
     @property
     def metrics(self) -> Mapping[str, float]:

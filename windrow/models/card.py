@@ -33,7 +33,7 @@ def card(release: Release) -> str:
     sections = {
         "What it is": _facts(_what(release)),
         "Data": _facts(_data(release)),
-        "How good it is": _table(("metric", "model", "baseline"), _metrics(release)),
+        "How good it is": _table(("metric", "model", "baseline"), _metrics(release)) + _meant(release),
         "Gates": _gates(release),
         "Ways to answer, each proven equal to the original": _ways(release) + _facts(_parity(release)),
         "Features": _table(("feature", "dtype", "may be missing", "from"), _features(release.contract)),
@@ -88,6 +88,12 @@ def _data(release: Release) -> dict[str, object]:
 def _metrics(release: Release) -> list[_Cells]:
     baseline = release.baseline
     return [(name, _number(value), _number(baseline.get(name))) for name, value in release.metrics.items()]
+
+
+def _meant(release: Release) -> str:
+    if release.task != "multiclass":
+        return ""
+    return "<p>auc is the mean over classes of each against all others; brier sums over classes.</p>"
 
 
 def _gates(release: Release) -> str:

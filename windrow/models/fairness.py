@@ -77,10 +77,11 @@ def _slice(metric: str, candidate: Candidate, inside: NDArray[np.bool_]) -> Inte
 def _rates(gate: Fairness, candidate: Candidate) -> _Rates:
     from fairlearn.metrics import MetricFrame, selection_rate  # type: ignore[import-untyped]
 
-    favoured = (candidate.answers > gate.threshold) == (gate.favourable == 1)
+    place = gate.place(candidate.classes)
+    favoured = _favoured(gate, candidate.answers, place)
     counted = np.ones(len(favoured), dtype=bool)
     if gate.measure == "equal_opportunity":  # the true positive rate is the selection rate of those who deserve it
-        counted = candidate.truth == gate.favourable
+        counted = candidate.truth == place
     groups = candidate.groups(gate.by)
     sizes = _sizes(groups[counted])
     small = {name: sizes.get(name, 0) for name in _sizes(groups) if sizes.get(name, 0) < gate.min_rows}
@@ -93,6 +94,13 @@ def _rates(gate: Fairness, candidate: Candidate) -> _Rates:
     )  # fmt: skip
     rates = {str(name): float(rate) for name, rate in frame.by_group.items()}
     return _Rates({name: sizes[name] for name in rates}, rates, small)
+
+
+def _favoured(gate: Fairness, answers: NDArray[np.float64], place: int) -> NDArray[np.bool_]:
+    """Return which rows get the favourable answer, shape (n,): of several classes, the one that is served."""
+    if answers.ndim == 2:
+        return np.asarray(answers.argmax(axis=1) == place)
+    return np.asarray((answers > gate.threshold) == (place == 1))
 
 
 def _drawn(found: _Rates) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from windrow.clock import parse_time
-from windrow.errors import DeclarationError, TimeError, UnknownNameError
+from windrow.errors import DeclarationError, TimeError, UnknownNameError, listed
 
 CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
 NUMBER_METRICS = ("mae", "rmse", "r2")
@@ -21,7 +21,8 @@ class Gate:
     Parameters
     ----------
     metric
-        ``auc log_loss brier accuracy`` for classes, ``mae rmse r2`` for numbers.
+        ``auc log_loss brier accuracy`` for classes, ``mae rmse r2`` for numbers. Of three classes or more,
+        ``auc`` is the mean over classes of each against all others, and ``brier`` sums over classes.
     at_least, at_most
         Bars on the value itself.
     of_baseline
@@ -151,7 +152,8 @@ class Calibration:
     """Probabilities must come true as often as they say.
 
     The expected calibration error: over `bins` equally wide bins of the probability, the mean distance
-    between what was said and what came true, weighted by rows (Naeini, Cooper and Hauskrecht, 2015).
+    between what was said and what came true, weighted by rows (Naeini, Cooper and Hauskrecht, 2015). Of
+    three classes or more, the probability of the most probable one is judged (top-label; Guo et al., 2017).
 
     Examples
     --------
@@ -228,13 +230,18 @@ class Fairness:
         A group with fewer rows (that the measure counts) is named and not judged.
     waiver
         A signed exception.
-    threshold, favourable
-        The answer is class 1 above `threshold`; which class, 0 or 1, is good for the person.
+    threshold
+        Of two classes: the answer is class 1 above it. Of more, the answer is the most probable one.
+    favourable
+        Which class is good for the person: 0 or 1, or its name where the label has `classes`; of three or
+        more it must be named, and is judged against all others.
 
     Examples
     --------
     >>> Fairness(["sex", "age_band"], measure="equal_opportunity").check
     'gate_fairness_sex_age_band_equal_opportunity'
+    >>> Fairness("sex", favourable="admitted").place(["refused", "waiting", "admitted"])
+    2
     """
 
     by: str | Sequence[str]
@@ -243,7 +250,7 @@ class Fairness:
     min_rows: int = 100
     waiver: Waiver | None = None
     threshold: float = 0.5
-    favourable: Literal[0, 1] = 1
+    favourable: Literal[0, 1] | str = 1
 
     def __post_init__(self) -> None:
         _name_columns(self, self.by)
@@ -252,8 +259,11 @@ class Fairness:
         _check_share("Fairness", "at_most", self.at_most)
         _check_share("Fairness", "threshold", self.threshold)
         _check_rows("Fairness", self.min_rows)
-        if self.favourable not in (0, 1):
-            raise DeclarationError(f"Fairness(favourable={self.favourable!r}) is no class", next_step="give 0 or 1")
+        if not isinstance(self.favourable, str) and self.favourable not in (0, 1):
+            raise DeclarationError(
+                f"Fairness(favourable={self.favourable!r}) is no class",
+                next_step='give 0 or 1, or the name of one of the label\'s classes, such as favourable="admitted"',
+            )
         if not isinstance(self.waiver, Waiver | None):
             raise DeclarationError(
                 f"Fairness(waiver={self.waiver!r}) is no Waiver",
@@ -268,7 +278,12 @@ class Fairness:
     @property
     def bar(self) -> str:
         """What is asked, in words."""
-        return f"{self.measure} difference by {' and '.join(self.by)} at most {self.at_most:g}"
+        of = f" of {self.favourable!r}" if isinstance(self.favourable, str) else ""
+        return f"{self.measure} difference{of} by {' and '.join(self.by)} at most {self.at_most:g}"
+
+    def place(self, classes: Sequence[str]) -> int:
+        """Return which number the label of the favourable class is."""
+        return classes.index(self.favourable) if isinstance(self.favourable, str) else self.favourable
 
 
 @dataclass(frozen=True)
@@ -362,6 +377,47 @@ def check_declared(
             raise DeclarationError(
                 f"{where} is not online, so Latency() has no budget", next_step="write Latency(p99_ms=20)"
             )
+
+
+def check_classes(gates: Sequence[AnyGate], where: str, *, classes: Sequence[str]) -> None:
+    """Raise if a gate's favourable class is none of a service's.
+
+    Parameters
+    ----------
+    where
+        The service, in words.
+    classes
+        The names of its label's classes; none where they have none.
+
+    Raises
+    ------
+    DeclarationError
+        Also for a threshold of three classes or more, where the most probable one is the answer.
+    """
+    for gate in (gate for gate in gates if isinstance(gate, Fairness)):
+        if isinstance(gate.favourable, str):
+            _check_named(gate.favourable, where, classes)
+        elif len(classes) > 2:
+            raise DeclarationError(
+                f"{where} has {len(classes)} classes, and Fairness() does not say which one is good for the person",
+                exists=f"Its classes are {listed(classes)}", next_step=f"name it: Fairness(favourable={classes[0]!r})",
+            )  # fmt: skip
+        if len(classes) > 2 and gate.threshold != Fairness.threshold:
+            raise DeclarationError(
+                f"{where} has {len(classes)} classes and answers with the most probable one, so "
+                f"Fairness(threshold={gate.threshold:g}) changes nothing",
+                next_step="leave threshold= out, or make a label of two classes",
+            )
+
+
+def _check_named(name: str, where: str, classes: Sequence[str]) -> None:
+    if not classes:
+        raise DeclarationError(
+            f"the classes of {where} have no names, so Fairness(favourable={name!r}) names none",
+            next_step="give 0 or 1, or name them in its label: classes=[...]",
+        )
+    if name not in classes:
+        raise UnknownNameError("class", name, classes, where=f"Fairness(favourable=): the label of {where}")
 
 
 def _name_columns(gate: Slices | Fairness, by: str | Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, L
 from windrow.models.golden import check_golden
 from windrow.models.intervals import Interval, interval_of, turned
 from windrow.models.judging import judged, measured
+from windrow.models.metrics import top_label
 from windrow.models.release import GateResult
 from windrow.models.service import PredictionService
 
@@ -80,7 +81,7 @@ def check_metric(
 
 
 def check_calibration(gate: Calibration, truth: Any, answers: Any) -> GateResult:
-    """Return whether probabilities come true as often as they say.
+    """Return whether probabilities come true as often as they say; of several classes, that of the one named.
 
     Examples
     --------
@@ -88,12 +89,14 @@ def check_calibration(gate: Calibration, truth: Any, answers: Any) -> GateResult
     >>> check_calibration(Calibration(0.1), truth, np.full(400, 0.25)).value
     0.0
     """
+    name = "expected calibration error" if answers.ndim == 1 else "top-label expected calibration error"
+    truth, answers = top_label(truth, answers)
     value = _calibration_error(truth, answers, gate.bins)
     draws = max(_LEAST_DRAWS, min(_MOST_DRAWS, _RESAMPLED_CELLS // len(truth)))
     rng = np.random.default_rng(0)
     rows = (rng.integers(len(truth), size=len(truth)) for _ in range(draws))
     again = np.array([_calibration_error(truth[drawn], answers[drawn], gate.bins) for drawn in rows])
-    sure, name = Interval(value, *turned(value, again), len(truth)), "expected calibration error"
+    sure = Interval(value, *turned(value, again), len(truth))
     why = f"{measured(name, value, sure)}; the bar is at most {gate.at_most:g}"
     return judged(GateResult(name, value, gate.bar, value <= gate.at_most, why), sure=sure)
 

@@ -32,10 +32,16 @@ def check_golden(gate: BetterThanGolden, candidate: Candidate) -> GateResult:
 
     Both answer the same rows where the live release's features are the candidate's too; rows that it was
     trained on are left out. Where its features are others, its recorded metric is all there is: then the
-    candidate's own interval must lie beyond it.
+    candidate's own interval must lie beyond it. Metrics of other classes are no measure at all.
     """
     if candidate.live is None:
         return GateResult(gate.metric, None, gate.bar, True, "no golden yet: nothing is live to be compared with")
+    if _kind(candidate.live) != _kind(candidate.bundle.release):
+        return _failed(
+            gate,
+            f"not comparable with {candidate.live.id}, which answers with {_kind(candidate.live)} and this one with "
+            f"{_kind(candidate.bundle.release)}: look at both, then sign for one of them (windrow promote --override)",
+        )
     differs = why_not_comparable(candidate.live, candidate.bundle.release)
     if not differs and candidate.golden is not None:
         return _paired(gate, candidate, candidate.golden)
@@ -79,6 +85,12 @@ def seen_rows(live: Release, test: Split, metadata: Metadata) -> NDArray[np.bool
     names = [n for n in test.rows.column_names if n in learned.column_names]
     known = set(_rows_of(learned.select(names)))
     return np.array([row in known for row in _rows_of(test.rows.select(names))], dtype=bool)
+
+
+def _kind(release: Release) -> str:
+    if release.task == "regression":
+        return "a number"
+    return f"one of {len(release.classes)} classes" if release.task == "multiclass" else "one of 2 classes"
 
 
 def _learned(live: Release, metadata: Metadata) -> pa.Table | None:

@@ -2,7 +2,8 @@
 
 Every metric here is a smooth function of means over rows, so the error of each is a mean as well: that of
 its influence values (Hampel, 1974), one for each row. For the area under the ROC curve they are the
-placements of DeLong, DeLong and Clarke-Pearson (1988). Rows are taken as independent: where they are not
+placements of DeLong, DeLong and Clarke-Pearson (1988); for its mean over several classes, the mean of each
+class's. Rows are taken as independent: where they are not
 (a clock, many rows of one customer), the true interval is wider.
 """
 
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.models.metrics import auc, sure
+from windrow.models.metrics import auc, losses_of_classes, one_vs_rest, sure
 
 Values = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ def interval_of(metric: str, truth: Values, answers: Values, *, confidence: floa
     Parameters
     ----------
     truth, answers
-        float64 of shape (n,).
+        float64 of shape (n,); answers in several classes (n, classes).
 
     Examples
     --------
@@ -118,7 +119,7 @@ def _influence(metric: str, truth: Values, answers: Values) -> tuple[float, Valu
     if not len(truth):
         return np.nan, None
     if metric == "auc":
-        return _auc_influence(truth, answers)
+        return _auc_influence(truth, answers) if answers.ndim == 1 else _mean_auc_influence(truth, answers)
     if metric in ("rmse", "r2"):
         return _square_influence(metric, truth, answers)
     losses = _row_values(metric, truth, answers)
@@ -126,6 +127,8 @@ def _influence(metric: str, truth: Values, answers: Values) -> tuple[float, Valu
 
 
 def _row_values(metric: str, truth: Values, answers: Values) -> Values:
+    if answers.ndim == 2:
+        return losses_of_classes(truth, answers)[metric]
     if metric == "accuracy":
         return np.asarray((answers > 0.5) == (truth == 1), dtype=np.float64)
     if metric == "log_loss":
@@ -156,6 +159,16 @@ def _auc_influence(truth: Values, answers: Values) -> tuple[float, Values | None
     placed[positive] = _beaten(answers[positive], answers[~positive]) - value
     placed[~positive] = 1 - _beaten(answers[~positive], answers[positive]) - value
     return value, placed * np.where(positive, len(truth) / positive.sum(), len(truth) / (~positive).sum())
+
+
+def _mean_auc_influence(truth: Values, answers: Values) -> tuple[float, Values | None]:
+    """Return the mean over classes, each against all others; undefined where the rows lack a class."""
+    is_class = one_vs_rest(truth, answers.shape[1]).astype(np.float64)
+    found = [_auc_influence(mine, said) for mine, said in zip(is_class.T, answers.T, strict=True)]
+    moved = [influence for _, influence in found if influence is not None]
+    if len(moved) < len(found):
+        return np.nan, None
+    return float(np.mean([value for value, _ in found])), np.mean(moved, axis=0)
 
 
 def _beaten(ours: Values, theirs: Values) -> Values:

@@ -2,6 +2,9 @@
 
 AUC is the probability that a random positive row is scored above a random negative one, ties counting
 half (Mann and Whitney, 1947); the Brier score is the mean squared error of a probability (Brier, 1950).
+
+Of three classes or more, answers are probabilities of shape (n, classes): AUC is the mean over classes of each
+against all others, a class for a class; the Brier score sums over classes, as Brier wrote it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ def metrics_of(task: Task, truth: Values, answers: Values) -> dict[str, float]:
         ``classification`` (truth 0 or 1, answers are probabilities), ``multiclass`` (truth is a class's place,
         answers are probabilities of shape (n, classes)) or ``regression``.
     truth, answers
-        float64 of shape (n,).
+        float64 of shape (n,); answers to ``multiclass`` (n, classes).
 
     Examples
     --------
@@ -65,6 +68,50 @@ def sure(answers: Values) -> Values:
     return np.clip(answers, _SMALLEST, 1 - _SMALLEST)
 
 
+def one_vs_rest(truth: Values, classes: int) -> NDArray[np.bool_]:
+    """Return whether each row is of each class, shape (n, classes).
+
+    Examples
+    --------
+    >>> one_vs_rest(np.array([0.0, 2.0]), 3).tolist()
+    [[True, False, False], [False, False, True]]
+    """
+    return np.asarray(truth[:, None] == np.arange(classes))
+
+
+def top_label(truth: Values, answers: Values) -> tuple[Values, Values]:
+    """Return whether the most probable class came true (1 or 0), and its probability: both of shape (n,).
+
+    What is calibrated of several classes is how sure the model is of the one it names (Guo, Pleiss, Sun and
+    Weinberger, 2017). Answers of one probability are their own.
+
+    Examples
+    --------
+    >>> hits, said = top_label(np.array([1.0]), np.array([[0.2, 0.5, 0.3]]))
+    >>> hits.tolist(), said.tolist()
+    ([1.0], [0.5])
+    """
+    if answers.ndim == 1:
+        return truth, answers
+    return (answers.argmax(axis=1) == truth).astype(np.float64), answers.max(axis=1)
+
+
+def losses_of_classes(truth: Values, answers: Values) -> dict[str, Values]:
+    """Return what each row adds to ``log_loss``, ``brier`` and ``accuracy`` of several classes, shape (n,).
+
+    Examples
+    --------
+    >>> losses_of_classes(np.array([0.0]), np.array([[0.5, 0.5, 0.0]]))["brier"].tolist()
+    [0.5]
+    """
+    is_class = one_vs_rest(truth, answers.shape[1])
+    return {
+        "log_loss": -np.log(np.clip(answers[is_class], _SMALLEST, 1.0)),
+        "brier": np.sum((answers - is_class) ** 2, axis=1),
+        "accuracy": top_label(truth, answers)[0],
+    }
+
+
 def _class_metrics(truth: Values, answers: Values) -> dict[str, float]:
     if not len(truth):
         return {}
@@ -78,17 +125,12 @@ def _class_metrics(truth: Values, answers: Values) -> dict[str, float]:
 
 
 def _multiclass_metrics(truth: Values, answers: Values) -> dict[str, float]:
-    """AUC is the mean over classes, each against all others; the Brier score sums over classes, as Brier wrote it."""
     if not len(truth):
         return {}
-    is_class = truth[:, None] == np.arange(answers.shape[1])
-    told = np.clip(answers[is_class], _SMALLEST, 1.0)
-    return {
-        "auc": float(np.mean([auc(is_class[:, k].astype(float), answers[:, k]) for k in range(answers.shape[1])])),
-        "log_loss": float(-np.mean(np.log(told))),
-        "brier": float(np.mean(np.sum((answers - is_class) ** 2, axis=1))),
-        "accuracy": float(np.mean(answers.argmax(axis=1) == truth)),
-    }
+    is_class = one_vs_rest(truth, answers.shape[1]).astype(np.float64)
+    areas = [auc(mine, said) for mine, said in zip(is_class.T, answers.T, strict=True)]
+    means = {name: float(values.mean()) for name, values in losses_of_classes(truth, answers).items()}
+    return {"auc": float(np.mean(areas)), **means}
 
 
 def _number_metrics(truth: Values, answers: Values) -> dict[str, float]:

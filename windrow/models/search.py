@@ -82,7 +82,7 @@ def with_folds(search: Any, service: PredictionService, learn: Split) -> Any:
     times, split = learn.rows[EVENT_TIME].cast("int64").to_numpy(), service.split
     groups = None if (name := group_of(split)) is None else _texts(learn, name)
     if isinstance(split, TimeSplit) and len(np.unique(times)) > 1:
-        labels = learn.y if service.label.binary else None
+        labels = learn.y if service.label.binary or service.label.multiclass else None
         return search.set_params(cv=TimeFolds(times, gap=split.gap, groups=groups, labels=labels))
     if isinstance(split, TimeSplit | GroupSplit) and groups is not None:
         from sklearn.model_selection import GroupKFold

@@ -18,7 +18,7 @@ from windrow.features.source import Source
 from windrow.features.view import FeatureView
 from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
-from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_declared
+from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_classes, check_declared
 from windrow.models.keys import label_keys
 from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
@@ -408,6 +408,7 @@ def _check(service: PredictionService) -> None:
     spine = [f.name for f in service.view.spine.spine_fields]
     columns, online = list(dict.fromkeys((*spine, *names))), service.online is not None
     check_declared(service.gates, where, metrics=service.metrics, columns=columns, online=online)
+    check_classes(service.gates, where, classes=service.label.classes)
     if service.label.on and service.label.on not in spine:
         raise UnknownNameError("label key", service.label.on, spine, where=f"the spine of {where}")
     _check_split(service, where=where)

@@ -170,7 +170,7 @@ def _run_facts(
         "train": evaluate(service, dataset, estimator, split=TRAIN)["metrics"],
         "validation": tuned["metrics"],
         "validation_baseline": tuned["baseline"],
-        "curves": curves_of(task_for(service), test.y, answers) | learning_of(estimator),
+        "curves": curves_of(task_for(service), test.y, answers, classes=service.label.classes) | learning_of(estimator),
         "trials": fitted.trials,
     }
 

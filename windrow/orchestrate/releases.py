@@ -160,9 +160,7 @@ def _picture(service: PredictionService, dataset: "TrainingDataset", release: "R
     from windrow.models.dataset import load_split
     from windrow.orchestrate.plots import picture
 
-    if service.label.multiclass:
-        return {}  # a curve for each class says less than the metrics beside it
     test = load_split(dataset, release.contract, "test")
     predicted = registry(stores).load(release.id).predict(test.frame)
-    drawn = picture(predicted, test.y, binary=service.label.binary)
+    drawn = picture(predicted, test.y, task=release.task, classes=release.classes)
     return {} if drawn is None else {"test split": drawn}

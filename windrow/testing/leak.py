@@ -16,7 +16,7 @@ import numpy as np
 
 from windrow.errors import ModelError
 from windrow.models.dataset import SPLIT, TrainingDataset, load_split
-from windrow.models.fitting import Fitted, chosen, fit, takes_validation, task_for
+from windrow.models.fitting import Fitted, chosen, fit, places_of, takes_validation, task_for
 from windrow.models.labels import LABEL
 from windrow.models.runtime import SklearnModel
 from windrow.models.service import Notebook, PredictionService
@@ -100,7 +100,7 @@ class _Home:
         pq.write_table(rows, self.dataset.path)
 
     def replace(self, columns: list[str], splits: list[str]) -> None:
-        self.write(replaced(self.rows, columns, splits))
+        self.write(replaced(self.rows, columns, splits, classes=len(places_of(self.service))))
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -117,8 +117,13 @@ def _environ(values: Mapping[str, str]) -> None:
     os.environ.update(values)
 
 
-def replaced(rows: pa.Table, columns: list[str], splits: list[str]) -> pa.Table:
+def replaced(rows: pa.Table, columns: list[str], splits: list[str], *, classes: int = 0) -> pa.Table:
     """Return the rows of a dataset with other values in `columns` of `splits`; nothing else is touched.
+
+    Parameters
+    ----------
+    classes
+        How many the label has: of three or more, each becomes the next one.
 
     Examples
     --------
@@ -133,9 +138,16 @@ def replaced(rows: pa.Table, columns: list[str], splits: list[str]) -> pa.Table:
     chosen = pc.is_in(rows[SPLIT], value_set=pa.array(splits))
     for name in columns:
         column = rows[name]
-        others = pa.chunked_array([_others(column)])
+        turned = name == LABEL and classes > 2
+        others = pa.chunked_array([_next_class(column, classes) if turned else _others(column)])
         rows = rows.set_column(rows.schema.get_field_index(name), name, pc.if_else(chosen, others, column))
     return rows
+
+
+def _next_class(column: pa.ChunkedArray, classes: int) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array((column.to_numpy() + 1) % classes).cast(column.type)
 
 
 def _others(column: pa.ChunkedArray) -> pa.Array:
