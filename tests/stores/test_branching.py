@@ -141,6 +141,12 @@ def test_a_branch_is_made_once(parent: Settings) -> None:
         make_branch(parent, "trial")
 
 
+def test_a_branch_of_a_branch_is_refused_because_no_variable_could_name_it(parent: Settings) -> None:
+    make_branch(parent, "trial")
+    with pytest.raises(StoreError, match="is a branch itself.*unset WINDROW_BRANCH, then windrow branch inner"):
+        make_branch(parent.branch("trial"), "inner")
+
+
 def test_a_name_that_leaves_the_folder_is_refused(parent: Settings) -> None:
     with pytest.raises(StoreError, match="'../x' is no name of a branch"):
         make_branch(parent, "../x")
@@ -163,4 +169,12 @@ def test_nothing_is_erased_everywhere_while_a_branch_holds_it(parent: Settings) 
     with pytest.raises(
         StoreError, match="branch 'trial' holds rows.*Next: run windrow branch trial --remove, then erase"
     ):
+        refuse_branches(parent)
+
+
+def test_half_a_branch_of_a_process_that_died_is_told_before_anything_is_erased(parent: Settings) -> None:
+    make_branch(parent, "trial")
+    (parent.home / "branches" / "trial").rename(parent.home / "branches" / ".trial.4711")
+    assert branches(parent) == []
+    with pytest.raises(StoreError, match=r"\.trial\.4711 holds rows.*or remove that folder, then erase"):
         refuse_branches(parent)

@@ -63,11 +63,16 @@ def make_branch(parent: Settings, name: str) -> Branch:
     Raises
     ------
     StoreError
-        If there is a branch of this name, the tables are not in folders of this disk, or a table is being rewritten
-        all the time.
+        If there is a branch of this name, `parent` is a branch itself, the tables are not in folders of this disk, or
+        a table is being rewritten all the time.
     """
     if not _NAME.fullmatch(name):
         raise StoreError(f"{name!r} is no name of a branch", next_step="use small letters, digits, - and _")
+    if (parent.home / BRANCH_FILE).exists():
+        raise StoreError(
+            f"{parent.home} is a branch itself, and a branch of a branch could not be named by WINDROW_BRANCH",
+            next_step=f"branch what it was made from: unset WINDROW_BRANCH, then windrow branch {name}",
+        )
     home = parent.home / BRANCHES / name
     if home.exists():
         raise StoreError(f"there is a branch {name!r} already", next_step=f"run windrow branch {name} --remove")
@@ -89,7 +94,7 @@ def make_branch(parent: Settings, name: str) -> Branch:
 
 def branches(parent: Settings) -> list[Branch]:
     """Return the branches of a home, the oldest first."""
-    files = (parent.home / BRANCHES).glob(f"*/{BRANCH_FILE}")
+    files = (parent.home / BRANCHES).glob(f"[!.]*/{BRANCH_FILE}")
     return sorted((msgspec.json.decode(file.read_bytes(), type=Branch) for file in files), key=lambda b: b.made_at)
 
 
@@ -103,13 +108,21 @@ def branch_of(parent: Settings, name: str) -> Branch:
 
 def remove_branch(parent: Settings, name: str) -> Branch:
     """Remove a branch and all that was written in it; the parent's files stay where they are."""
-    found = branch_of(parent, name)
-    shutil.rmtree(parent.home / BRANCHES / name)
+    found, home = branch_of(parent, name), parent.home / BRANCHES / name
+    gone = _hidden(home)  # in one step: whoever dies here leaves no half branch under the name
+    home.rename(gone)
+    shutil.rmtree(gone)
     return found
 
 
 def refuse_branches(settings: Settings) -> None:
-    """Raise `StoreError` where a branch still holds what is to be erased everywhere."""
+    """Raise `StoreError` where a branch still holds what is to be erased everywhere, or half a one that was left."""
+    if halves := sorted((settings.home / BRANCHES).glob(".*")):
+        raise StoreError(
+            f"{halves[0]} holds rows of {settings.home} as they were",
+            exists="A branch is being made or removed there, or a process died while it did so",
+            next_step="wait for it, or remove that folder, then erase",
+        )
     if found := branches(settings):
         raise StoreError(
             f"branch {found[0].name!r} holds rows of {settings.home} as they were",
@@ -121,7 +134,7 @@ def refuse_branches(settings: Settings) -> None:
 @contextmanager
 def _whole(home: Path) -> Iterator[Path]:
     """Yield a folder that becomes `home` when the block is done, and is gone when it fails."""
-    making = home.with_name(f".{home.name}.{os.getpid()}")
+    making = _hidden(home)
     making.mkdir(parents=True)
     try:
         yield making
@@ -134,6 +147,11 @@ def _whole(home: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _hidden(home: Path) -> Path:
+    """Return where a branch is made or removed by this process: a folder that nobody takes for a branch."""
+    return home.with_name(f".{home.name}.{os.getpid()}")
 
 
 def _link_table(lake: Lake, key: str, target: Path) -> int:
