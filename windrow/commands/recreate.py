@@ -73,8 +73,12 @@ def _named(id: str, service: PredictionService, stores: Stores) -> TrainingDatas
 
 
 def _known(kind: str, id: str, known: list[str], service: PredictionService) -> str:
-    from windrow.errors import UnknownNameError
+    from windrow.errors import NotFoundError, closest, listed
 
     if id not in known:
-        raise UnknownNameError(kind, id, known, where=f"service {service.name!r}")
+        raise NotFoundError(
+            f"service {service.name!r} has no {kind} {id!r}",
+            exists=f"It has {listed(known)}",
+            next_step=closest(id, known) or f"leave it out for the newest, or run `windrow releases {service.name}`",
+        )
     return id

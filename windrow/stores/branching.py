@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from windrow.errors import NotFoundError, StoreError, UnknownNameError
+from windrow.errors import NotFoundError, StoreError, closest, listed
 from windrow.settings import BRANCH_FILE, BRANCHES, Settings
 from windrow.stores.delta import files_of, open_delta
 from windrow.stores.lake import Lake
@@ -77,13 +77,14 @@ def make_branch(parent: Settings, name: str) -> Branch:
     if home.exists():
         raise StoreError(f"there is a branch {name!r} already", next_step=f"run windrow branch {name} --remove")
     with _whole(home) as making:
+        # First what names files and write orders, then those: what is added meanwhile is never named and missing.
+        moved = _moved(str(parent.home / "datasets"), str(home / "datasets"))
+        copy_metadata(parent.metadata, f"sqlite:///{making}/metadata.db", changed=moved)
+        for folder in _LINKED:
+            _link_folder(parent.home / folder, making / folder)
         lake = Lake(parent.lake)
         stored = lake.keys()
         tables = {key: _link_table(lake, key, making / "lake" / key) for key in stored}
-        for folder in _LINKED:
-            _link_folder(parent.home / folder, making / folder)
-        moved = _moved(str(parent.home / "datasets"), str(home / "datasets"))
-        copy_metadata(parent.metadata, f"sqlite:///{making}/metadata.db", changed=moved)
         linked = sum(file.stat().st_size for file in making.rglob("*") if file.is_file() and file.stat().st_nlink > 1)
         made = Branch(
             name=name, home=str(home), seq=next_seq(), made_at=time.time_ns() // 1000, tables=tables, linked=linked
@@ -99,10 +100,14 @@ def branches(parent: Settings) -> list[Branch]:
 
 
 def branch_of(parent: Settings, name: str) -> Branch:
-    """Return one branch; raise `UnknownNameError` with the closest name."""
+    """Return one branch; raise `NotFoundError` with the closest name."""
     found = {branch.name: branch for branch in branches(parent)}
     if name not in found:
-        raise UnknownNameError("branch", name, list(found), where=str(parent.home))
+        raise NotFoundError(
+            f"{parent.home} has no branch {name!r}",
+            exists=f"It has {listed(found)}",
+            next_step=closest(name, found) or f"make it with `windrow branch {name}`",
+        )
     return found[name]
 
 
