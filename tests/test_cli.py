@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from windrow.cli import _COMMANDS, cli, run
+from windrow.commands.screen import say, show
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +48,20 @@ def test_an_unknown_command_is_a_usage_error_with_the_closest(capsys: pytest.Cap
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["services", "--frob"]) == 2
     assert "No such option" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_no_text_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["promote", "churn", "churn-1", "--reason", "\udcff"]) == 2
+    assert r"'\udcff' is no text in UTF-8" in capsys.readouterr().err
+
+
+def test_what_stands_in_brackets_is_shown_and_not_taken_for_a_style(capsys: pytest.CaptureFixture[str]) -> None:
+    show([{"reason": "too slow [/nope] [red]"}], as_json=False, title="Of [/b]")
+    say("by ada [/nope] :x:")
+    told = capsys.readouterr().out
+    assert "too slow [/nope] [red]" in told
+    assert "Of [/b]" in told
+    assert "by ada [/nope] :x:" in told
 
 
 def test_an_error_is_its_message_and_no_frames(

@@ -270,9 +270,29 @@ def test_a_difference_that_nothing_explains_is_exit_code_one(
 
 
 def test_a_dataset_or_release_that_is_not_there_names_those_that_are(project: Path) -> None:
-    for option, told in (("--dataset", "no training dataset 'x'"), ("--release", "no release 'x'")):
-        done = _command(project, "recreate", "bakery", option, "x")
-        assert (done.returncode, told in done.stderr) == (1, True)
+    for option, told in (("--dataset", "no training dataset"), ("--release", "no release")):
+        for name in ("x", ""):
+            done = _command(project, "recreate", "bakery", option, name)
+            assert (done.returncode, f"{told} {name!r}" in done.stderr) == (1, True)
+
+
+def test_what_will_answer_in_the_future_is_not_told(project: Path) -> None:
+    done = _command(project, "releases", "bakery", "--at", "2999-01-01")
+    assert (done.returncode, "2999-01-01 is yet to come" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["trial", "--remove", "--diff", "bakery"], "--remove and --diff ask for two things"),
+        (["--remove"], "name the branch"),
+        (["trial", "--days", "3"], "--days says how much --diff SERVICE compares"),
+    ],
+)
+def test_options_of_branch_that_do_not_go_together_are_refused(project: Path, given: list[str], told: str) -> None:
+    done = _command(project, "branch", *given)
+    assert (done.returncode, told in done.stderr) == (2, True)
+    assert _json(project, "branch") == []
 
 
 def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) -> None:

@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code: errors that windrow raises on purpose are shown as their message."""
     try:
+        _check_text(arguments)
         # Without a command there is only the help, which is an answer and not an error.
         code = cli.main(list(arguments) or ["--help"], prog_name="windrow", standalone_mode=False)
     except WindrowError as error:
@@ -96,6 +97,13 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    # Python hands over bytes that are no text as lone surrogates, which no store takes.
+    for argument in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise click.UsageError(f"{argument!r} is no text in UTF-8")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _release(id: str, number: int) -> tuple[Release, dict[str, bytes]]:
     load_functions(variant.source, ["made"], where=id)
     rows = np.array([list(expected(id, body)[0].values()) for body in _bodies(400)], dtype=np.float32)
     truth = np.array([expected(id, body)[1] for body in _bodies(400)])
-    model = _model(variant)
+    model, gate = _model(variant), _gate(truth)
     few = dict(zip(contract.feature_names, rows[:16].T, strict=True))
     files = {
         MODEL_FILES["onnx"]: _compiled(model, len(variant.features)),
@@ -147,7 +147,7 @@ def _release(id: str, number: int) -> tuple[Release, dict[str, bytes]]:
         id=id, service=SERVICE, number=number, created_at=time.time_ns() // 1000, task="classification",
         contract=contract, label={}, view_fingerprint=contract.fingerprint, groups={}, sources=("payments",), seq=0,
         dataset=DatasetRef(id="d", hash="h", rows=400, kind="view", now=NOW, splits={}), backend="onnx",
-        layout="matrix", parity={}, metrics={}, baseline={}, gates=[_gate(truth)],
+        layout="matrix", parity={}, metrics={"auc": gate.value or 0.0}, baseline={}, gates=[gate],
         files={name: sha256(data) for name, data in files.items()},
         on_demand_sha256=sha256(variant.source.encode()), environment={},
     )  # fmt: skip

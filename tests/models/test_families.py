@@ -20,6 +20,7 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import TimeSeriesSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -86,6 +87,9 @@ FAMILIES = {
     "calibrated": (CalibratedClassifierCV(HistGradientBoostingClassifier(**TREES), cv=2), NUMBERS, True, 2, ""),
     "calibrated, with categories": (
         CalibratedClassifierCV(HistGradientBoostingClassifier(categorical_features=["c"], **TREES), cv=2), NUMBERS, True, 2, "sklearn",
+    ),
+    "calibrated, in order of time": (
+        CalibratedClassifierCV(LogisticRegression(), cv=TimeSeriesSplit(3)), NUMBERS, False, 2, "onnx",
     ),
     "multi-class, linear": (LogisticRegression(), NUMBERS, False, 3, "onnx"),
     "multi-class, boosted": (HistGradientBoostingClassifier(**TREES), NUMBERS, True, 3, "onnx"),

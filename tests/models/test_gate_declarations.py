@@ -22,6 +22,22 @@ REFUSED = [
     (lambda: Fairness("sex", favourable=2), r"Fairness\(favourable=2\) is no class"),
     (lambda: Waiver(" ", until="2030-01-01"), "a Waiver has no reason. Next: say who decided it and why"),
     (lambda: Waiver("the board", until="next year"), r"Waiver\(until='next year'\) is no time.*such as \"2030-03-31\""),
+    (
+        lambda: Gate("auc", at_least=float("nan")),
+        r"Gate\(at_least=nan\) is no bar. Next: give a number, such as at_least=0.1",
+    ),
+    (lambda: Gate("auc", at_least="0.7"), r"Gate\(at_least='0.7'\) is no bar"),
+    (lambda: Gate(None, at_least=0.7), r"the metric of Gate\(\) is None. Next: write \"auc\""),
+    (lambda: Gate("mae", at_most=-1), r"can never be cleared. mae is between 0 and inf"),
+    (lambda: Gate("auc", at_least=1.5), r"can never be cleared. auc is between 0 and 1"),
+    (lambda: Gate("mae", at_least=3, at_most=1), "can never be cleared"),
+    (lambda: Gate("mae", of_baseline=-1), r"Gate\(of_baseline=-1\) is no share"),
+    (lambda: Gate("auc", of_baseline=1.1), r"and more is better.*'brier'.*Next: write Gate\('auc', at_least=...\)"),
+    (lambda: Slices("plan", "auc", at_least=float("nan")), r"Slices\(at_least=nan\) is no bar"),
+    (lambda: Slices(3, "auc", at_least=0.5), r"Slices\(by=3\) names no column"),
+    (lambda: Fairness(None), r"Fairness\(by=None\) names no column"),
+    (lambda: Fairness(""), r"Fairness\(by=''\) names no column"),
+    (lambda: BetterThanGolden("auc", margin=float("nan")), r"BetterThanGolden\(margin=nan\) is no bar"),
     (lambda: Latency(p99_ms=0), r"Latency\(p99_ms=0\) is no latency budget"),
 ]
 

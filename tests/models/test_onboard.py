@@ -295,8 +295,81 @@ def test_an_mlflow_folder_that_names_a_file_outside_of_itself_is_refused(train, 
     folder = tmp_path / "mlflow"
     folder.mkdir()
     (folder / "MLmodel").write_text("flavors:\n  sklearn:\n    pickled_model: ../model.skops\n")
-    with pytest.raises(ModelError, match=r"MLmodel names '\.\./model\.skops', which is not in 'mlflow'"):
+    with pytest.raises(ModelError, match=r"MLmodel names '\.\./model\.skops', which is no file inside of 'mlflow'"):
         onboarded(folder, dataset, world)
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        (b"\xff\xfe", r"MLmodel cannot be read \(UnicodeDecodeError\)"),
+        (b"flavors: [onnx]", "has flavours none"),
+        (b"flavors:\n  onnx: here", "MLmodel names '', which is no file inside of"),
+        (b'flavors:\n  onnx:\n    data: "a\\0b"', "which is no file inside of"),
+        (b"flavors:\n  sklearn:\n    pickled_model: inner", "MLmodel names 'inner', which is no file inside of"),
+        (b"flavors:\n  onnx:\n    data: linked", "MLmodel names 'linked', which is no file inside of"),
+        (
+            b"flavors:\n  onnx:\n    data: m.onnx\nsignature:\n  inputs: '[1]'",
+            "the signature in MLmodel cannot be read",
+        ),
+    ],
+)
+def test_an_mlflow_folder_that_is_written_wrong_or_to_harm_is_refused(described, told, train, dataset, world, tmp_path):
+    folder = tmp_path / "mlflow"
+    for name in ("linked", "inner"):
+        (folder / name).mkdir(parents=True)
+    (tmp_path / "model.onnx").write_bytes(onnx_bytes(train, zipmap=False))
+    (folder / "m.onnx").write_bytes(onnx_bytes(train, zipmap=False))
+    (folder / "linked" / "m.onnx").symlink_to(tmp_path / "model.onnx")
+    (folder / "MLmodel").write_bytes(described)
+    with pytest.raises(ModelError, match=told):
+        onboarded(folder, dataset, world)
+
+
+def test_an_onnx_graph_that_reads_other_files_or_takes_one_row_only_is_refused(
+    train, dataset, world, tmp_path, monkeypatch
+):
+    import onnx
+
+    monkeypatch.chdir(tmp_path)
+    file, whole = tmp_path / "m.onnx", onnx.load_from_string(onnx_bytes(train, zipmap=False))
+    # Not among the graph's weights, but in a node: ONNX's own check finds the file and says nothing.
+    (tmp_path / "w.bin").write_bytes(bytes(16))
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=1)
+    for key, value in {"location": "w.bin", "length": "16"}.items():
+        tensor.external_data.add(key=key, value=value)
+    outside = onnx.ModelProto()
+    outside.CopyFrom(whole)
+    outside.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["w"], value=tensor))
+    file.write_bytes(outside.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx keeps weights in other files"):
+        onboarded(file, dataset, world)
+    one = onnx.ModelProto()
+    one.CopyFrom(whole)
+    one.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    file.write_bytes(one.SerializeToString())
+    with pytest.raises(ModelError, match=r"takes exactly 1 row\(s\) at a time. Next: export it with a free first"):
+        onboarded(file, dataset, world)
+    del whole.graph.output[:]
+    file.write_bytes(whole.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx has no input or no output"):
+        onboarded(file, dataset, world)
+
+
+@pytest.mark.parametrize("ending", ["ubj", "JSON"])
+def test_the_names_in_an_xgboost_file_are_read_whatever_its_form(ending, train, dataset, world, tmp_path):
+    import xgboost
+
+    swapped = train.X[["amount", "limit"]]
+    rows = xgboost.DMatrix(swapped, label=train.y)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, rows, num_boost_round=3)
+    booster.save_model(tmp_path / f"m.{ending.lower()}")
+    file = (tmp_path / f"m.{ending.lower()}").rename(tmp_path / f"m.{ending}")
+    release = onboarded(file, dataset, world)
+    frame = {"limit": np.float32([100.0]), "amount": np.float32([5.0])}
+    expected = booster.predict(xgboost.DMatrix(np.array([[5.0, 100.0]]), feature_names=["amount", "limit"]))
+    found = world.registry.load(release.id).predict(frame)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_mlflow_folder_of_another_flavour_names_those_that_are_read(dataset, world, tmp_path):

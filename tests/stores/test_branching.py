@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pytest
 
-from windrow.errors import SettingsError, StoreError, UnknownNameError
+from windrow.errors import NotFoundError, SettingsError, StoreError
 from windrow.settings import Settings
 from windrow.stores.branching import branches, make_branch, refuse_branches, remove_branch
 from windrow.stores.compaction import compact
@@ -17,6 +18,7 @@ from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.stores.maintenance import maintain
 from windrow.stores.metadata import Metadata
+from windrow.stores.metadata.copying import copy_metadata
 from windrow.stores.online.store import Row, open_online
 
 KEY = "features/card_v1"
@@ -111,6 +113,26 @@ def test_a_branch_has_its_own_metadata_that_begin_as_the_parents(parent: Setting
     store.close()
 
 
+def test_metadata_are_copied_as_of_one_moment_whatever_is_written_meanwhile(parent: Settings) -> None:
+    store, target = Metadata(parent.metadata), f"sqlite:///{parent.home}/copy.db"
+
+    def changed(table: str, row: dict[str, Any]) -> dict[str, Any]:
+        if not store.spans():
+            store.record_span("sales", first=1, last=2, known=2, rows=1)
+            store.add_release("late", "late-1", b"{}")
+            store.deploy("late", "late-1", reason="meanwhile", at=6)
+            store.add_dataset("late", "late", {"id": "late"})
+        return row
+
+    copy_metadata(parent.metadata, target, changed=changed)
+    made = Metadata(target)
+    assert store.live("late") == "late-1"
+    assert (made.spans(), made.services(), made.deployments("late"), made.datasets("late")) == ({}, ["churn"], [], [])
+    assert made.live("churn") == "churn-1"
+    made.close()
+    store.close()
+
+
 def test_a_branch_takes_no_events_and_shares_no_place(parent: Settings) -> None:
     given = msgspec.structs.replace(parent, streams="redis://h:1")
     make_branch(given, "trial")
@@ -141,6 +163,12 @@ def test_a_branch_is_made_once(parent: Settings) -> None:
         make_branch(parent, "trial")
 
 
+def test_a_branch_of_a_branch_is_refused_because_no_variable_could_name_it(parent: Settings) -> None:
+    make_branch(parent, "trial")
+    with pytest.raises(StoreError, match="is a branch itself.*unset WINDROW_BRANCH, then windrow branch inner"):
+        make_branch(parent.branch("trial"), "inner")
+
+
 def test_a_name_that_leaves_the_folder_is_refused(parent: Settings) -> None:
     with pytest.raises(StoreError, match="'../x' is no name of a branch"):
         make_branch(parent, "../x")
@@ -153,7 +181,9 @@ def test_a_removed_branch_leaves_its_parent_and_nothing_else(parent: Settings) -
     remove_branch(parent, "trial")
     assert (branches(parent), list((parent.home / "branches").iterdir())) == ([], [])
     assert (hashes(parent.home) == before, len(cards(parent))) == (True, 59)
-    with pytest.raises(UnknownNameError, match="has no branch 'trial'"):
+    with pytest.raises(
+        NotFoundError, match="has no branch 'trial'. It has none. Next: make it with `windrow branch trial`"
+    ):
         remove_branch(parent, "trial")
 
 
@@ -163,4 +193,12 @@ def test_nothing_is_erased_everywhere_while_a_branch_holds_it(parent: Settings) 
     with pytest.raises(
         StoreError, match="branch 'trial' holds rows.*Next: run windrow branch trial --remove, then erase"
     ):
+        refuse_branches(parent)
+
+
+def test_half_a_branch_of_a_process_that_died_is_told_before_anything_is_erased(parent: Settings) -> None:
+    make_branch(parent, "trial")
+    (parent.home / "branches" / "trial").rename(parent.home / "branches" / ".trial.4711")
+    assert branches(parent) == []
+    with pytest.raises(StoreError, match=r"\.trial\.4711 holds rows.*or remove that folder, then erase"):
         refuse_branches(parent)

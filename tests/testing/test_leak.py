@@ -161,6 +161,9 @@ def made_up(service: PredictionService, home: Path, rows: int = 240) -> Training
         words = field.dtype == "string"
         values = random.choice(["Yes", "No"], rows).tolist() if words else random.normal(50, 9, rows).tolist()
         columns[field.name] = pa.array(values, arrow_type("string") if words else pa.float32())
+    # What stands beside the features, such as who applied: a trainer may look at it, on the training rows.
+    beside = [f for f in service.view.spine.spine_fields if f.name not in columns]
+    columns |= {f.name: pa.array(random.integers(0, 2, rows)).cast(arrow_type(f.dtype)) for f in beside}
     first = next(iter(f.name for f in contract.features if f.dtype != "string"))
     signal = np.array(columns[first].to_pylist()) + random.normal(0, 3, rows)
     label = (signal > 50).astype(float) if service.label.binary else signal

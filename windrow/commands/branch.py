@@ -24,7 +24,10 @@ _MEBIBYTE = 1 << 20
 @click.option("--diff", "service", metavar="SERVICE", help="Compare its predictions with the branch's, row by row.")
 @click.option("--days", type=click.IntRange(1), help="With --diff: rows of so many days, not the newest of each key.")
 @click.option("--remove", is_flag=True, help="Remove the branch and all that was written in it.")
-def command(name: str | None, service: str | None, days: int | None, *, remove: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, name: str | None, service: str | None, *, days: int | None, remove: bool, as_json: bool
+) -> None:
     """Make a trial of everything stored, or list the branches there are.
 
     A branch reads the tables as they stand now, without a copy, and writes only its own. Every command
@@ -32,6 +35,12 @@ def command(name: str | None, service: str | None, days: int | None, *, remove: 
     """
     from windrow.settings import Settings
 
+    if name is None and (remove or service is not None):
+        raise click.UsageError("name the branch: windrow branch NAME --remove, or --diff SERVICE", ctx)
+    if remove and service is not None:
+        raise click.UsageError("--remove and --diff ask for two things: give one of them", ctx)
+    if days is not None and service is None:
+        raise click.UsageError("--days says how much --diff SERVICE compares: give both", ctx)
     settings = Settings.read()
     if name is None:
         _list(settings, as_json=as_json)

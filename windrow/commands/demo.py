@@ -99,14 +99,15 @@ def _close(results: list[Result], problems: list[str], *, drift: bool) -> None:
                 f"  {result.service}: {result.outcomes:,} outcomes came back; with the logged vectors they are a training dataset of {result.learned:,} rows"
             )
     if drift and not problems:
-        say("  [green]The planted drift was noticed in every watched service: its check failed, as it should.[/green]")
+        say("  The planted drift was noticed in every watched service: its check failed, as it should.", style="green")
     for result in results:
         if result.p99_us and result.p99_ms and result.p99_us > 1000 * result.p99_ms:
             say(
-                f"  [yellow]{result.service}: p99 is above the declared {result.p99_ms:g} ms: look for what else ran on this machine[/yellow]"
+                f"  {result.service}: p99 is above the declared {result.p99_ms:g} ms: look for what else ran on this machine",
+                style="yellow",
             )
     for problem in problems:
-        say(f"  [red]Does not hold:[/red] {problem}")
+        say(f"  Does not hold: {problem}", style="red")
     say("")
     say("  make up     Dagster (every asset, with lineage) and the online service, until Ctrl-C")
     say("  make lab    JupyterLab on notebooks/")

@@ -10,6 +10,8 @@ from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, say, show, show_json
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from windrow.doctor import Without
 
 _HOW = {
@@ -43,14 +45,11 @@ def _examine(*, as_json: bool) -> bool:
     if as_json:
         rows = [{name: getattr(f, name) for name in f.__struct_fields__} for f in findings]
     else:
-        rows = [
-            {"part": f.part, "": _mark(f.holds), "result": _plain(f.result), "next step": _plain(f.next_step)}
-            for f in findings
-        ]
+        rows = [{"part": f.part, "": _mark(f.holds), "result": f.result, "next step": f.next_step} for f in findings]
     show(rows, as_json=as_json, title="windrow doctor")
     failed = [f.part for f in findings if not f.holds]
     if failed:
-        say(f"[red]{len(failed)} of {len(findings)} parts fail:[/red] {', '.join(failed)}", as_json=as_json)
+        say(f"{len(failed)} of {len(findings)} parts fail: {', '.join(failed)}", as_json=as_json, style="red")
     return bool(failed)
 
 
@@ -66,28 +65,26 @@ def _without(column: str, *, as_json: bool) -> bool:
     rows = [
         {
             "what": need.kind,
-            "name": _plain(need.name),
+            "name": need.name,
             "effect": need.effect,
             "by": _HOW.get(need.how, need.how),
-            "through": _plain(need.through),
+            "through": need.through,
         }
         for need in found.needs
     ]
     show(rows, as_json=False, title=f"Without {found.column}", empty=f"Nothing needs {found.column}.")
-    say(_verdict(found))
+    say(_verdict(found), style="red" if found.breaks else "")
     return bool(found.breaks)
 
 
 def _verdict(found: Without) -> str:
     if found.breaks:
         many = f"{len(found.breaks)} live releases break" if len(found.breaks) > 1 else "1 live release breaks"
-        return f"[red]{many}:[/red] {', '.join(found.breaks)}"
+        return f"{many}: {', '.join(found.breaks)}"
     return "No live release breaks."
 
 
-def _mark(holds: bool) -> str:
-    return "[green]holds[/green]" if holds else "[red]FAILS[/red]"
+def _mark(holds: bool) -> Text:
+    from rich.text import Text
 
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")  # rich reads brackets as style
+    return Text("holds", style="green") if holds else Text("FAILS", style="red")

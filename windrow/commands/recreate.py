@@ -36,7 +36,7 @@ def command(ctx: click.Context, service: str, *, release: str | None, dataset: s
     from windrow.orchestrate.resources import Stores
     from windrow.settings import Settings
 
-    if release and dataset:
+    if release is not None and dataset is not None:
         raise click.UsageError("--release and --dataset name one dataset each: give one of them", ctx)
     stores = Stores(Settings.read())
     with progress(f"making a training dataset of {service} again"):
@@ -52,11 +52,11 @@ def command(ctx: click.Context, service: str, *, release: str | None, dataset: s
 def _chosen(service: PredictionService, stores: Stores, *, release: str | None, dataset: str | None) -> TrainingDataset:
     from windrow.orchestrate.releases import dataset_of, newest_dataset, registry
 
-    if dataset:
+    if dataset is not None:
         return _named(dataset, service, stores)
     found = registry(stores)
     live = found.live(service.name)
-    if release:
+    if release is not None:
         known = {one.id: one for one in found.list(service.name)}
         return dataset_of(known[_known("release", release, list(known), service)], service, stores)
     # Before the first release the newest dataset is what the next one will learn from.
@@ -73,8 +73,12 @@ def _named(id: str, service: PredictionService, stores: Stores) -> TrainingDatas
 
 
 def _known(kind: str, id: str, known: list[str], service: PredictionService) -> str:
-    from windrow.errors import UnknownNameError
+    from windrow.errors import NotFoundError, closest, listed
 
     if id not in known:
-        raise UnknownNameError(kind, id, known, where=f"service {service.name!r}")
+        raise NotFoundError(
+            f"service {service.name!r} has no {kind} {id!r}",
+            exists=f"It has {listed(known)}",
+            next_step=closest(id, known) or f"leave it out for the newest, or run `windrow releases {service.name}`",
+        )
     return id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,8 +36,14 @@ def command(service: str, *, at: str | None, history: bool, as_json: bool) -> No
 
 def _answered(registry: Registry, service: str, at: str, *, as_json: bool) -> None:
     from windrow.clock import from_micros, parse_time
+    from windrow.errors import TimeError
 
     moment = parse_time(at)
+    if moment > time.time_ns() // 1000:
+        raise TimeError(
+            f"{at} is yet to come, and nobody knows what will answer then",
+            next_step=f"leave --at out for what answers now: windrow releases {service}",
+        )
     found = registry.live_at(service, moment)
     if as_json:
         show_json(
@@ -96,8 +103,6 @@ def _row(release: Release) -> dict[str, Any]:
 
 def _gates(release: Release) -> str:
     """Say what the gates make of a release today; a waiver that has ended counts no more."""
-    import time
-
     from windrow.clock import from_micros
 
     now = time.time_ns() // 1000

@@ -74,7 +74,7 @@ def show_run(done: RunResult, *, as_json: bool) -> None:
         return
     show(rows, as_json=False, title=f"{done.service}: {len(rows)} assets in {done.seconds:.1f} s")
     for name in failed:
-        say(f"[yellow]Check failed:[/yellow] {name}")
+        say(f"Check failed: {name}", style="yellow")
 
 
 def rows_of(facts: dict[str, Any]) -> int | None:

@@ -45,7 +45,10 @@ def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def show(rows: Sequence[Row], *, as_json: bool, title: str = "", empty: str = "Nothing.") -> None:
-    """Print rows as a table, or as a JSON list; the keys of the first row are the columns."""
+    """Print rows as a table, or as a JSON list; the keys of the first row are the columns.
+
+    Texts stand in the table as they are; a cell with a style is a ``rich.text.Text``.
+    """
     if as_json:
         show_json(list(rows))
     elif not rows:
@@ -74,10 +77,10 @@ def program() -> str:
     return "windrow" if found or not own.exists() else os.path.relpath(own)
 
 
-def say(text: str, *, as_json: bool = False) -> None:
-    """Print one line for people: nothing with ``--json``, where standard output belongs to the program."""
+def say(text: str, *, as_json: bool = False, style: str = "") -> None:
+    """Print one line for people, as it is: nothing with ``--json``, where standard output belongs to the program."""
     if not as_json:
-        console().print(text)
+        console().print(text, style=style or None, markup=False, emoji=False)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def progress(what: str) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(what)
     waiter = threading.Timer(_PATIENCE, bar.start)
@@ -115,14 +118,16 @@ def console() -> Console:
 def _print_table(rows: Sequence[Row], title: str) -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    # As Text, because rich takes what stands in brackets, such as in a reason, for a style of its own.
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     numbers = {key for key, value in rows[0].items() if isinstance(value, int | float) and not isinstance(value, bool)}
     for i, key in enumerate(rows[0]):
         side: Literal["left", "right"] = "right" if key in numbers else "left"
         table.add_column(key.replace("_", " "), justify=side, overflow="fold", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row.values()))
     console().print(table)
 
 

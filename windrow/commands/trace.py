@@ -20,7 +20,7 @@ def command(request_id: str, *, as_json: bool) -> None:
         show_json(found)
         return
     for record in found:
-        rows = [{"part": name, "value": _text(value)} for name, value in record.items() if value not in (None, "", {})]
+        rows = [{"part": name, "value": str(value)} for name, value in record.items() if value not in (None, "", {})]
         show(rows, as_json=False, title=f"{record['kind']} {record['request_id']}, row {record['row']}")
 
 
@@ -48,7 +48,3 @@ def _records(request_id: str) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _text(value: Any) -> str:
-    return str(value).replace("[", r"\[")  # rich reads brackets as style

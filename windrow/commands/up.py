@@ -26,7 +26,7 @@ def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> Non
             show_json(house.addresses)
         else:
             for name, url in house.addresses.items():
-                say(f"  {name:<18} [bold]{url}[/bold]")
+                say(f"  {name:<18} {url}")
             for service, log in house.streams.items():
                 say(f"  stream of {service}: answered from its first release on; log: {log}")
             say("  Events of a source or group go to the online service: POST /v1/ingest/NAME")

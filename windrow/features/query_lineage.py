@@ -347,14 +347,19 @@ def _value(part: Any, scope: _Scope) -> Reads:
     if isinstance(part, exp.Order):
         return _value(part.this, scope) | as_kind(joined(_value(p, scope) for p in part.expressions), "window")
     if isinstance(part, exp.Star):
-        return NOTHING if isinstance(part.parent, exp.Count) else scope.everything
+        return scope.everything
     if isinstance(part, exp.Columns | exp.PositionalColumn):
         return as_kind(scope.everything, "assumed")
     if isinstance(part, exp.Lambda):
         scope = scope._replace(bound=scope.bound | {p.name.lower() for p in part.expressions})
-    if part is None or isinstance(part, str):
+    if part is None or isinstance(part, str) or _counts_rows(part):
         return NOTHING
     return joined(_value(p, scope) for p in part.iter_expressions())
+
+
+def _counts_rows(part: Any) -> bool:
+    # A star's parent does not tell: Ibis puts one and the same star into all its queries.
+    return isinstance(part, exp.Count) and isinstance(part.this, exp.Star)
 
 
 def _column(column: exp.Column, scope: _Scope) -> Reads:

@@ -135,25 +135,35 @@ def _onnx(path: Path) -> Foreign:
 def _xgboost(path: Path) -> Foreign:
     import treelite
 
-    data = path.read_bytes()
-    names: list[str] = []
+    plain = path.suffix.lower() == ".json"
     try:
-        names = list(json.loads(data)["learner"].get("feature_names", ())) if path.suffix == ".json" else []
-        trees = treelite.frontend.load_xgboost_model(path)
+        found = json.loads(path.read_bytes())["learner"].get("feature_names", ()) if plain else ()
+        trees = treelite.frontend.load_xgboost_model(path, format_choice="json" if plain else "ubjson")
+        booster = _booster(path)
     except (ValueError, KeyError, TypeError, AttributeError, treelite.TreeliteError) as error:
         raise _unreadable(path, "XGBoost", "booster.save_model('model.json')", error) from error
+    # Of UBJSON only XGBoost itself reads the names.
+    names = [str(name) for name in found or getattr(booster, "feature_names", None) or ()]
     inputs = [Input(name, "number") for name in names]
-    original = _xgboost_original(path, names)
+    original = booster and _xgboost_original(booster, names)
     return Foreign(source="XGBoost", width=trees.num_feature, inputs=inputs, trees=trees, original=original)
 
 
-def _xgboost_original(path: Path, names: list[str]) -> Any:
+def _booster(path: Path) -> Any:
+    """Return the model in XGBoost itself, None where that is not installed; a broken file is a `ValueError`."""
     try:
         import xgboost
     except ImportError:
         return None
-    booster = xgboost.Booster(model_file=str(path))
+    # As bytes: by a path, XGBoost goes by its ending, in small letters only.
+    booster = xgboost.Booster(model_file=bytearray(path.read_bytes()))
     booster.set_param({"nthread": 1})
+    return booster
+
+
+def _xgboost_original(booster: Any, names: list[str]) -> Any:
+    import xgboost
+
     return lambda rows: booster.predict(xgboost.DMatrix(rows, missing=np.nan, feature_names=names or None))
 
 
@@ -208,10 +218,10 @@ def _joblib(path: Path, *, allowed: bool) -> Foreign:
 def _mlflow(folder: Path, *, allow_code_execution: bool) -> Foreign:
     """Read what ``MLmodel`` names; of several flavours the first in this list."""
     described = _mlmodel(folder)
-    flavors = described.get("flavors") or {}
+    flavors = _mapping(described.get("flavors"))
     for name, (key, suffix) in _FLAVORS.items():
         if name in flavors:
-            file = _inside(folder, str(flavors[name].get(key, "")))
+            file = _inside(folder, str(_mapping(flavors[name]).get(key, "")))
             found = _flavor(file, suffix, allow_code_execution=allow_code_execution)
             found.source = f"MLflow ({name}), {found.source}"
             found.inputs = found.inputs or _signature(described)
@@ -237,20 +247,27 @@ def _mlmodel(folder: Path) -> dict[str, Any]:
 
     try:
         described = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ModelError(
             f"{folder.name}/{MLMODEL} cannot be read ({type(error).__name__})",
             next_step="give the folder of an MLflow model, the one that holds MLmodel",
         ) from error
-    return described if isinstance(described, dict) else {}
+    return _mapping(described)
+
+
+def _mapping(found: Any) -> dict[Any, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def _inside(folder: Path, name: str) -> Path:
-    path = (folder / name).resolve()
-    if not name or not path.is_relative_to(folder.resolve()):
-        raise ModelError(f"{MLMODEL} names {name!r}, which is not in {folder.name!r}", next_step="do not load it")
+    """Return the file that `MLmodel` names; links are followed first, so that none leads out of the folder."""
+    path = (folder / name.replace("\0", "?")).resolve()
     if path.is_dir():  # the ONNX flavour of some versions is a folder of its own
-        path = next(path.glob("*.onnx"), path)
+        path = next(path.glob("*.onnx"), path).resolve()
+    if not (name and path.is_file() and path.is_relative_to(folder.resolve())):
+        raise ModelError(
+            f"{MLMODEL} names {name!r}, which is no file inside of {folder.name!r}", next_step="do not load it"
+        )
     return path
 
 
@@ -262,9 +279,14 @@ def _flavor(file: Path, suffix: str, *, allow_code_execution: bool) -> Foreign:
 
 def _signature(described: dict[str, Any]) -> list[Input]:
     """Return the named inputs of a signature; its types say numbers and strings apart."""
-    signature = described.get("signature") or {}
-    columns = json.loads(signature.get("inputs") or "[]")
-    return [Input(c["name"], "text" if c.get("type") == "string" else "number") for c in columns if "name" in c]
+    try:
+        columns = json.loads(_mapping(described.get("signature")).get("inputs") or "[]")
+        return [Input(c["name"], "text" if c.get("type") == "string" else "number") for c in columns if "name" in c]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"the signature in {MLMODEL} cannot be read ({type(error).__name__})",
+            next_step="log the model again, with mlflow.models.infer_signature",
+        ) from error
 
 
 def _unreadable(path: Path, library: str, how: str, error: Exception) -> ModelError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -50,8 +51,11 @@ def read_portable(payload: bytes, *, where: str) -> Portable:
             f"{where} is not an ONNX model ({type(error).__name__})", next_step="export it again"
         ) from error
     graph = model.graph
-    if any(tensor.external_data for tensor in graph.initializer):
+    if any(tensor.external_data for tensor in _tensors(graph)):
         raise ModelError(f"{where} keeps weights in other files", next_step="save it as one file, with its weights")
+    if not graph.input or not graph.output:
+        raise ModelError(f"{where} has no input or no output", next_step="export it again")
+    _check_rows(graph, where)
     _without_maps(graph)
     outputs = _outputs(graph, where)
     matrix = len(graph.input) == 1 and _columns(graph.input[0]) != 1
@@ -65,11 +69,34 @@ def read_portable(payload: bytes, *, where: str) -> Portable:
     )  # fmt: skip
 
 
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yield every constant of a graph: its weights, those of its nodes, and of the graphs inside of it."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (a for node in graph.node for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+            yield from _tensors(inner)
+
+
+def _check_rows(graph: Any, where: str) -> None:
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and dims[0].dim_value:
+            raise ModelError(
+                f"{where}: input {value.name!r} takes exactly {dims[0].dim_value} row(s) at a time",
+                next_step="export it with a free first dimension",
+            )
+
+
 def _without_maps(graph: Any) -> None:
     """Answer with the tensor of probabilities where the graph makes dictionaries of it."""
     from onnx import TensorProto, helper
 
-    for node in [n for n in graph.node if n.op_type == "ZipMap"]:
+    answered = {o.name for o in graph.output}
+    for node in [n for n in graph.node if n.op_type == "ZipMap" and n.output[0] in answered]:
         place = next(i for i, o in enumerate(graph.output) if o.name == node.output[0])
         graph.output.pop(place)
         graph.output.insert(

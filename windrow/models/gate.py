@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Literal
 
 from windrow.clock import parse_time
 from windrow.errors import DeclarationError, TimeError, UnknownNameError, listed
+from windrow.features.kinds import check_kind
 
 CLASS_METRICS = ("auc", "log_loss", "brier", "accuracy")
 NUMBER_METRICS = ("mae", "rmse", "r2")
+SHARED = ("log_loss", "brier", "mae", "rmse")  # 0 at best, and so a share of the baseline's says something
+_RANGES = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "r2": (-inf, 1.0)}  # of the others: 0 or more
 MEASURES = ("demographic_parity", "equal_opportunity")
 
 
@@ -26,7 +30,7 @@ class Gate:
     at_least, at_most
         Bars on the value itself.
     of_baseline
-        The value must be at most this share of the baseline's.
+        The value must be at most this share of the baseline's; for metrics of which less is better.
 
     Examples
     --------
@@ -41,6 +45,18 @@ class Gate:
 
     def __post_init__(self) -> None:
         _check_metric(self.metric, "Gate()")
+        _check_bars("Gate", at_least=self.at_least, at_most=self.at_most, of_baseline=self.of_baseline)
+        _check_reach(self)
+        if self.of_baseline is not None and self.of_baseline <= 0:
+            raise DeclarationError(
+                f"Gate(of_baseline={self.of_baseline:g}) is no share", next_step="give a share, such as of_baseline=0.9"
+            )
+        if self.of_baseline is not None and self.metric not in SHARED:
+            raise DeclarationError(
+                f"Gate({self.metric!r}, of_baseline=...) asks for at most a share of the baseline's, and more is better",
+                exists=f"A share of the baseline's can be asked of {listed(SHARED)}",
+                next_step=f"write Gate({self.metric!r}, at_least=...)",
+            )
         if (self.at_least, self.at_most, self.of_baseline) == (None, None, None):
             raise DeclarationError(
                 f"Gate({self.metric!r}) has no bar", next_step="give at_least, at_most or of_baseline"
@@ -86,6 +102,7 @@ class BetterThanGolden:
 
     def __post_init__(self) -> None:
         _check_metric(self.metric, "BetterThanGolden()")
+        _check_bars("BetterThanGolden", margin=self.margin)
         _check_share("BetterThanGolden", "confidence", self.confidence)
 
     @property
@@ -132,6 +149,8 @@ class Slices:
         _name_columns(self, self.by)
         _check_metric(self.metric, "Slices()")
         _check_rows("Slices", self.min_rows)
+        _check_bars("Slices", at_least=self.at_least, at_most=self.at_most)
+        _check_reach(self)
         if (self.at_least, self.at_most) == (None, None):
             raise DeclarationError(f"Slices({self.metric!r}) has no bar", next_step="give at_least or at_most")
 
@@ -330,7 +349,7 @@ def gate_names(gates: Sequence[AnyGate]) -> list[str]:
 
     Examples
     --------
-    >>> gate_names([Gate("auc", at_least=0.7), Gate("auc", of_baseline=1.1), Calibration(0.1)])
+    >>> gate_names([Gate("auc", at_least=0.7), Gate("auc", at_most=0.99), Calibration(0.1)])
     ['gate_auc', 'gate_auc_2', 'gate_calibration']
     """
     names = [gate.check for gate in gates]
@@ -421,8 +440,9 @@ def _check_named(name: str, where: str, classes: Sequence[str]) -> None:
 
 
 def _name_columns(gate: Slices | Fairness, by: str | Sequence[str]) -> None:
-    names = (by,) if isinstance(by, str) else tuple(by)
-    if not names or not all(isinstance(name, str) for name in names):
+    several = tuple(by) if isinstance(by, list | tuple) else (by,)
+    names = tuple(dict.fromkeys(several)) if all(isinstance(name, str) and name for name in several) else ()
+    if not names:
         raise DeclarationError(
             f"{type(gate).__name__}(by={by!r}) names no column", next_step='give a name or several, such as by="region"'
         )
@@ -430,9 +450,31 @@ def _name_columns(gate: Slices | Fairness, by: str | Sequence[str]) -> None:
 
 
 def _check_metric(metric: str, where: str) -> None:
+    check_kind(metric, str, where=f"the metric of {where}", example='"auc"')
     known = (*CLASS_METRICS, *NUMBER_METRICS)
     if metric not in known:
         raise UnknownNameError("metric", metric, known, where=where)
+
+
+def _check_bars(kind: str, **bars: float | None) -> None:
+    """Refuse what is no number; a bar that is NaN would be cleared by every value."""
+    for name, bar in bars.items():
+        number = isinstance(bar, int | float) and not isinstance(bar, bool) and isfinite(bar)
+        if bar is not None and not number:
+            raise DeclarationError(f"{kind}({name}={bar!r}) is no bar", next_step=f"give a number, such as {name}=0.1")
+
+
+def _check_reach(gate: Gate | Slices) -> None:
+    """Refuse bars that no value of the metric clears."""
+    bottom, top = _RANGES.get(gate.metric, (0.0, inf))
+    low = bottom if gate.at_least is None else gate.at_least
+    high = top if gate.at_most is None else gate.at_most
+    if low > min(high, top) or high < bottom:
+        raise DeclarationError(
+            f"{type(gate).__name__}({gate.metric!r}, at_least={gate.at_least}, at_most={gate.at_most}) can never be cleared",
+            exists=f"{gate.metric} is between {bottom:g} and {top:g}",
+            next_step="give a bar that can be reached",
+        )
 
 
 def _check_share(kind: str, name: str, value: float) -> None:

@@ -131,9 +131,9 @@ class SklearnModel:
         try:
             number = self._task == "regression"
             made = self.estimator.predict(inputs) if number else self.estimator.predict_proba(inputs)
+            return _answers(np.asarray(made), self._task)
         except (ValueError, TypeError) as error:
             raise _refused(error) from error
-        return _answers(np.asarray(made), self._task)
 
 
 class Way(NamedTuple):

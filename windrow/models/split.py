@@ -152,6 +152,7 @@ def describe_split(split: Split) -> dict[str, Any]:
 
 def _check_shares(split: DrawnSplit) -> None:
     kind = type(split).__name__
+    check_kind(split.seed, int, where=f"seed= of {kind}()", example="seed=0")
     for name, share in (("test", split.test), ("validation", split.validation)):
         good = isinstance(share, int | float) and (0 < share < 1 or (name == "validation" and share == 0))
         if not good:

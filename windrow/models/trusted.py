@@ -32,7 +32,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "functools.partial",
         "sklearn.utils.validation.check_array",
     ),
-    "calibrated": ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration"),
+    "calibrated": (
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        # How it was cut: numbers and a random state.
+        "sklearn.model_selection._split.GroupKFold",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.model_selection._split.TimeSeriesSplit",
+    ),
     "neighbours": (
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
         "sklearn.metrics._dist_metrics.ManhattanDistance64",

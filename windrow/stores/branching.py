@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from windrow.errors import NotFoundError, StoreError, UnknownNameError
+from windrow.errors import NotFoundError, StoreError, closest, listed
 from windrow.settings import BRANCH_FILE, BRANCHES, Settings
 from windrow.stores.delta import files_of, open_delta
 from windrow.stores.lake import Lake
@@ -63,22 +63,28 @@ def make_branch(parent: Settings, name: str) -> Branch:
     Raises
     ------
     StoreError
-        If there is a branch of this name, the tables are not in folders of this disk, or a table is being rewritten
-        all the time.
+        If there is a branch of this name, `parent` is a branch itself, the tables are not in folders of this disk, or
+        a table is being rewritten all the time.
     """
     if not _NAME.fullmatch(name):
         raise StoreError(f"{name!r} is no name of a branch", next_step="use small letters, digits, - and _")
+    if (parent.home / BRANCH_FILE).exists():
+        raise StoreError(
+            f"{parent.home} is a branch itself, and a branch of a branch could not be named by WINDROW_BRANCH",
+            next_step=f"branch what it was made from: unset WINDROW_BRANCH, then windrow branch {name}",
+        )
     home = parent.home / BRANCHES / name
     if home.exists():
         raise StoreError(f"there is a branch {name!r} already", next_step=f"run windrow branch {name} --remove")
     with _whole(home) as making:
+        # First what names files and write orders, then those: what is added meanwhile is never named and missing.
+        moved = _moved(str(parent.home / "datasets"), str(home / "datasets"))
+        copy_metadata(parent.metadata, f"sqlite:///{making}/metadata.db", changed=moved)
+        for folder in _LINKED:
+            _link_folder(parent.home / folder, making / folder)
         lake = Lake(parent.lake)
         stored = lake.keys()
         tables = {key: _link_table(lake, key, making / "lake" / key) for key in stored}
-        for folder in _LINKED:
-            _link_folder(parent.home / folder, making / folder)
-        moved = _moved(str(parent.home / "datasets"), str(home / "datasets"))
-        copy_metadata(parent.metadata, f"sqlite:///{making}/metadata.db", changed=moved)
         linked = sum(file.stat().st_size for file in making.rglob("*") if file.is_file() and file.stat().st_nlink > 1)
         made = Branch(
             name=name, home=str(home), seq=next_seq(), made_at=time.time_ns() // 1000, tables=tables, linked=linked
@@ -89,27 +95,39 @@ def make_branch(parent: Settings, name: str) -> Branch:
 
 def branches(parent: Settings) -> list[Branch]:
     """Return the branches of a home, the oldest first."""
-    files = (parent.home / BRANCHES).glob(f"*/{BRANCH_FILE}")
+    files = (parent.home / BRANCHES).glob(f"[!.]*/{BRANCH_FILE}")
     return sorted((msgspec.json.decode(file.read_bytes(), type=Branch) for file in files), key=lambda b: b.made_at)
 
 
 def branch_of(parent: Settings, name: str) -> Branch:
-    """Return one branch; raise `UnknownNameError` with the closest name."""
+    """Return one branch; raise `NotFoundError` with the closest name."""
     found = {branch.name: branch for branch in branches(parent)}
     if name not in found:
-        raise UnknownNameError("branch", name, list(found), where=str(parent.home))
+        raise NotFoundError(
+            f"{parent.home} has no branch {name!r}",
+            exists=f"It has {listed(found)}",
+            next_step=closest(name, found) or f"make it with `windrow branch {name}`",
+        )
     return found[name]
 
 
 def remove_branch(parent: Settings, name: str) -> Branch:
     """Remove a branch and all that was written in it; the parent's files stay where they are."""
-    found = branch_of(parent, name)
-    shutil.rmtree(parent.home / BRANCHES / name)
+    found, home = branch_of(parent, name), parent.home / BRANCHES / name
+    gone = _hidden(home)  # in one step: whoever dies here leaves no half branch under the name
+    home.rename(gone)
+    shutil.rmtree(gone)
     return found
 
 
 def refuse_branches(settings: Settings) -> None:
-    """Raise `StoreError` where a branch still holds what is to be erased everywhere."""
+    """Raise `StoreError` where a branch still holds what is to be erased everywhere, or half a one that was left."""
+    if halves := sorted((settings.home / BRANCHES).glob(".*")):
+        raise StoreError(
+            f"{halves[0]} holds rows of {settings.home} as they were",
+            exists="A branch is being made or removed there, or a process died while it did so",
+            next_step="wait for it, or remove that folder, then erase",
+        )
     if found := branches(settings):
         raise StoreError(
             f"branch {found[0].name!r} holds rows of {settings.home} as they were",
@@ -121,7 +139,7 @@ def refuse_branches(settings: Settings) -> None:
 @contextmanager
 def _whole(home: Path) -> Iterator[Path]:
     """Yield a folder that becomes `home` when the block is done, and is gone when it fails."""
-    making = home.with_name(f".{home.name}.{os.getpid()}")
+    making = _hidden(home)
     making.mkdir(parents=True)
     try:
         yield making
@@ -134,6 +152,11 @@ def _whole(home: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _hidden(home: Path) -> Path:
+    """Return where a branch is made or removed by this process: a folder that nobody takes for a branch."""
+    return home.with_name(f".{home.name}.{os.getpid()}")
 
 
 def _link_table(lake: Lake, key: str, target: Path) -> int:

@@ -31,9 +31,12 @@ def copy_metadata(source: str, target: str, *, changed: Callable[[str, _Row], _R
         with guarded(new):
             bring_up_to_date(new)
             with old.engine.connect() as reader, new.engine.begin() as writer:
-                # One snapshot for all tables: SQLite's own transactions are, PostgreSQL's are when asked.
+                # One snapshot for all tables: PostgreSQL's transactions are one when asked, SQLite's are one,
+                # but Python's driver begins none to read.
                 if old.engine.dialect.name == "postgresql":
                     reader = reader.execution_options(isolation_level="REPEATABLE READ")
+                else:
+                    reader.exec_driver_sql("BEGIN")
                 for table in TABLES.sorted_tables:
                     _copy(table, reader, writer, changed)
     finally:
