@@ -116,6 +116,8 @@ def test_an_environment_has_its_part_of_every_place() -> None:
     assert prod.online == prod.streams == "redis://:pw@host:6379/0?namespace=prod"
     assert prod.metadata == "postgresql://windrow:pw@host/db?schema=windrow_prod"
     assert _environment("prod", WINDROW_METADATA="sqlite:////srv/m.db").metadata == "sqlite:////srv/prod/m.db"
+    given = _environment("prod", WINDROW_METADATA="sqlite:////srv/m.db?vfs=a/b")
+    assert given.metadata == "sqlite:////srv/prod/m.db?vfs=a/b"
     assert _environment("prod", WINDROW_ONLINE="lmdb:///srv/o").online == "lmdb:///srv/o/prod"
 
 
@@ -127,6 +129,14 @@ def test_a_place_may_say_itself_where_the_environment_stands() -> None:
 def test_a_user_or_password_of_its_own_is_no_place_of_its_own() -> None:
     read = _environment("dev", WINDROW_METADATA="postgresql://{env}:{env}@host/db")
     assert read.metadata == "postgresql://dev:dev@host/db?schema=windrow_dev"
+    read = _environment("dev", WINDROW_METADATA="postgresql://host/db?application_name={env}")
+    assert read.metadata == "postgresql://host/db?application_name=dev&schema=windrow_dev"
+
+
+@pytest.mark.parametrize("name", ["m", "schema", "db", "host"])
+def test_a_child_process_reads_the_same_places_whatever_the_environment_is_called(name: str) -> None:
+    read = _environment(name, **_SERVERS)
+    assert Settings.read(read.environ()) == read
 
 
 def test_a_part_that_a_url_names_already_is_divided_further() -> None:

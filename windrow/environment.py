@@ -16,6 +16,7 @@ from windrow.errors import SettingsError
 _MARK = "{env}"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _NAMESPACE = re.compile(r"[a-z0-9_]{1,63}")
+_DIVIDING = ("namespace", "schema", "db")  # what in a URL's query says which part of a server it is
 _REDIS = ("redis", "rediss", "unix")
 
 
@@ -56,9 +57,11 @@ def placed(text: str, env: str, *, setting: str) -> str:
     if not env or not text:
         _refuse_open(text, setting)
         return text
-    whole, _, place = text.rpartition("@")
-    # A user or a password of its own makes no place of its own.
-    return text.replace(_MARK, env) if _MARK in place else _divided(text.replace(_MARK, env), env, setting)
+    bare, _, query = text.rpartition("@")[2].partition("?")
+    # A user, a password or a certificate of its own makes no place of its own.
+    parts = [bare, *(value for name, value in parse_qsl(query) if name.replace(_MARK, env) in _DIVIDING)]
+    own, made = any(_MARK in part for part in parts), text.replace(_MARK, env)
+    return made if own else _divided(made, env, setting)
 
 
 def template(text: str, env: str) -> str:
@@ -125,8 +128,9 @@ def _divided(text: str, env: str, setting: str) -> str:
     if parts.scheme.partition("+")[0] in ("postgresql", "postgres"):
         return _added(parts, "schema", f"windrow_{env}")
     if parts.scheme == "sqlite":
-        folder, _, file = text.rpartition("/")
-        return f"{folder}/{env}/{file}"
+        place, mark, query = text.partition("?")
+        folder, _, file = place.rpartition("/")
+        return f"{folder}/{env}/{file}{mark}{query}"
     if parts.scheme in ("", "file", "lmdb", "s3", "gs", "az", "abfss"):
         return f"{text.rstrip('/')}/{env}"
     raise SettingsError(

@@ -356,6 +356,26 @@ def test_an_onnx_graph_that_reads_other_files_or_takes_one_row_only_is_refused(
         onboarded(file, dataset, world)
 
 
+def test_a_model_that_answers_nothing_for_some_rows_is_refused_and_not_judged_by_the_others(dataset, world, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    weights = onnx.numpy_helper.from_array(np.float32([[0.0], [1.0]]), "w")
+    middle = onnx.numpy_helper.from_array(np.float32([50.0]), "m")
+    nodes = [("MatMul", ["x", "w"], "a"), ("Sub", ["a", "m"], "b"), ("Sqrt", ["b"], "c"), ("Sigmoid", ["c"], "y")]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output]) for kind, inputs, output in nodes], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])], [weights, middle],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    before = len(world.registry.list("fraud"))
+    with pytest.raises(ModelError, match=r"the model answers [\d,]+ of [\d,]+ rows of the test split with NaN or inf"):
+        onboarded(tmp_path / "m.onnx", dataset, world)
+    assert len(world.registry.list("fraud")) == before
+
+
 @pytest.mark.parametrize("ending", ["ubj", "JSON"])
 def test_the_names_in_an_xgboost_file_are_read_whatever_its_form(ending, train, dataset, world, tmp_path):
     import xgboost

@@ -53,11 +53,12 @@ def test_the_failure_in_the_ui_says_what_is_wrong_and_the_next_step(tmp_path: Pa
 
 
 def test_a_model_that_misses_its_gate_is_kept_but_neither_materialised_nor_deployed(tmp_path: Path) -> None:
-    edit = {"tiny_gate/visits/service.py": ("at_least=0.6", "at_least=1.5")}
+    edit = {"tiny_gate/visits/service.py": ('Gate("auc", at_least=0.6)', 'Gate("log_loss", at_most=1e-9)')}
     settings = settings_of(tmp_path / "home", copied_world(tmp_path / "world", "tiny_gate", edit))
     keys = ["sources/*", "features/*", "visits/training_dataset", "visits/model"]
     with pytest.raises(
-        ModelError, match=r"does not clear its gates: auc is 1 on 30 rows .* the bar is at least 1.5. Live is none"
+        ModelError,
+        match=r"does not clear its gates: log_loss is .* on 30 rows .* the bar is at most 1e-09. Live is none",
     ):
         run_service("visits", settings, package="tiny_gate", select=keys)
     stores = Stores(settings)

@@ -145,6 +145,7 @@ def judge(service: PredictionService, dataset: TrainingDataset, model: Model, *,
     learn, judged = load_split(dataset, contract, TRAIN), load_split(dataset, contract, split)
     with few_threads():
         answers = model.predict(judged.frame)
+    _check_answers(answers, split)
     naive = baseline_of(service, learn, judged)
     has = ~np.isnan(naive if naive.ndim == 1 else naive[:, 0])
     baseline = metrics_of(task, judged.y[has], naive[has])
@@ -152,6 +153,17 @@ def judge(service: PredictionService, dataset: TrainingDataset, model: Model, *,
         on_these = metrics_of(task, judged.y[has], answers[has])
         baseline |= {f"model_{name}": value for name, value in on_these.items()} | {"rows": float(has.sum())}
     return {"metrics": metrics_of(task, judged.y, answers), "baseline": baseline}
+
+
+def _check_answers(answers: NDArray[np.float64], split: str) -> None:
+    # Not left to the gates: NaN sorts above every probability, and is not above a threshold, so that AUC and
+    # accuracy of such answers are numbers like others.
+    bad = int((~np.isfinite(answers.reshape(len(answers), -1))).any(axis=1).sum())
+    if bad:
+        raise ModelError(
+            f"the model answers {bad:,} of {len(answers):,} rows of the {split} split with NaN or infinity",
+            next_step="look at what it does with missing and extreme values",
+        )
 
 
 def _run_facts(
