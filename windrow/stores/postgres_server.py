@@ -69,7 +69,10 @@ def parted(url: str) -> tuple[str, str]:
     >>> parted("postgresql://host/db?schema=windrow_prod&sslmode=require")
     ('postgresql://host/db?sslmode=require', 'windrow_prod')
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the driver says what is wrong with it, and we do not show what it says
+        return url, ""
     query = dict(parse_qsl(parts.query))
     schema = query.pop("schema", "")
     return (urlunsplit(parts._replace(query=urlencode(query))), schema) if schema else (url, "")
