@@ -76,3 +76,9 @@ def test_rows_that_do_not_define_a_metric_give_no_interval(metric, truth):
 
 def test_a_turned_interval_starts_at_nothing():
     assert turned(0.1, np.array([0.3, 0.3, 0.3])) == (0.0, 0.0)
+
+
+def test_rows_that_are_all_right_leave_the_accuracy_uncertain():
+    truth = np.repeat([0.0, 1.0], 25)
+    found = interval_of("accuracy", truth, truth)
+    assert (found.value, round(found.low, 3), found.high) == (1.0, 0.929, 1.0)

@@ -50,6 +50,10 @@ def interval_of(metric: str, truth: Values, answers: Values, *, confidence: floa
     value, influence = _influence(metric, truth, answers)
     if influence is None:
         return None
+    if metric == "accuracy":  # a share, which may be 0 or 1 without being certain
+        return Interval(
+            value, *share_interval(round(value * len(truth)), len(truth), confidence=confidence), len(truth)
+        )
     reach = _reach(influence, confidence)
     top = 1.0 if metric in _BOUNDED else np.inf
     floor = -np.inf if metric == "r2" else 0.0
