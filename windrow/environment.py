@@ -8,6 +8,7 @@ a place, whoever forgot what; and no code asks which environment it runs in.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -84,6 +85,17 @@ class Place(NamedTuple):
         ('windrow-prod:', 'windrow:')
         """
         return f"{name}-{self.namespace}{end}" if self.namespace else f"{name}{end}"
+
+
+def is_there(url: str) -> bool:
+    """Return whether a metadata store was ever made at `url`; asking makes none, and a server is taken to hold one.
+
+    Examples
+    --------
+    >>> is_there("sqlite:////nowhere/metadata.db")
+    False
+    """
+    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
 
 
 def read_place(url: str, *, what: str) -> Place:

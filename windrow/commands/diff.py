@@ -43,10 +43,11 @@ def command(before: str, after: str, *, as_json: bool) -> None:
 
 def _of_releases(before: str, after: str) -> list[Difference] | None:
     """Return what two releases differ in, or None where the names are not of releases."""
+    from windrow.environment import is_there
     from windrow.models.comparison import compare_releases
     from windrow.models.registry import Registry
     from windrow.settings import Settings
-    from windrow.stores.metadata import Metadata, is_there
+    from windrow.stores.metadata import Metadata
 
     settings = Settings.read()
     if not is_there(settings.metadata):

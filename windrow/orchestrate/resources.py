@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from windrow.environment import is_there
 from windrow.errors import NotFoundError, listed
 from windrow.features.source import Source
 from windrow.settings import Settings
@@ -73,8 +74,6 @@ class Stores:
     @property
     def started(self) -> bool:
         """Whether anything was ever recorded; asking does not create a file."""
-        from windrow.stores.metadata import is_there
-
         return is_there(self.settings.metadata)
 
     def spans(self) -> "dict[str, Span]":

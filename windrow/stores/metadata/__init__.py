@@ -1,7 +1,6 @@
 """The metadata store, on SQLite or PostgreSQL: what was declared, built, released and deployed."""
 
-from windrow.stores.metadata.database import is_there
 from windrow.stores.metadata.rows import Definition, Deployment, Materialization, ReleaseRow, Span, TombstoneRow
 from windrow.stores.metadata.store import Metadata
 
-__all__ = ["Definition", "Deployment", "Materialization", "Metadata", "ReleaseRow", "Span", "TombstoneRow", "is_there"]
+__all__ = ["Definition", "Deployment", "Materialization", "Metadata", "ReleaseRow", "Span", "TombstoneRow"]

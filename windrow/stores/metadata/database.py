@@ -177,14 +177,3 @@ def _use_wal(connection: sa.Connection) -> None:
             if "locked" not in str(error) or attempt == 199:
                 raise
             time.sleep(0.01 + 0.0001 * attempt)
-
-
-def is_there(url: str) -> bool:
-    """Return whether a store was ever made at `url`; asking makes none, and a server is taken to hold one.
-
-    Examples
-    --------
-    >>> is_there("sqlite:////nowhere/metadata.db")
-    False
-    """
-    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
