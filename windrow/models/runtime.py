@@ -31,16 +31,6 @@ class Model(Protocol):
         ...
 
 
-class MatrixModel(Model, Protocol):
-    """A compiled model: it also takes all columns as one array where its layout is ``matrix``."""
-
-    layout: Layout
-
-    def predict_matrix(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Answer a float32 matrix of shape (n, features) in the contract's order."""
-        ...
-
-
 class OnnxModel:
     """A compiled model in ONNX Runtime, on the CPU.
 
