@@ -59,7 +59,7 @@ def page(release) -> _Page:
 def test_a_card_tells_what_data_metrics_gates_parity_features_limits_and_environment(page):
     assert page.titles == [
         "What it is", "Data", "How good it is", "Gates", "Ways to answer, each proven equal to the original",
-        "Features", "Limits", "Environment",
+        "Features", "Limits", "Parameters", "Environment",
     ]  # fmt: skip
 
 
@@ -67,6 +67,7 @@ def test_a_card_tells_what_data_metrics_gates_parity_features_limits_and_environ
     "row",
     [
         ["estimator", "LogisticRegression"],
+        ["C", "1.0"],
         ["rows to test", "1"],
         ["auc", "0.9", "0.5"],
         ["auc", "FAILED", "at least 0.95", "auc is 0.9, the bar is at least 0.95"],

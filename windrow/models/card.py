@@ -19,6 +19,8 @@ _STYLE = (
     ".passed{color:#075}.failed{color:#a00;font-weight:600}"
 )
 
+_DURATIONS = ("window", "matures_after")  # of a label, in microseconds
+
 _Cells = Sequence[object]
 
 
@@ -38,6 +40,7 @@ def card(release: Release) -> str:
         "Ways to answer, each proven equal to the original": _ways(release) + _facts(_parity(release)),
         "Features": _table(("feature", "dtype", "may be missing", "from"), _features(release.contract)),
         "Limits": _list(_limits(release)),
+        "Parameters": _facts(_top(release.evidence.get("parameters", {}))),
         "Environment": _facts(release.environment),
     }
     body = "".join(f"<h2>{escape(title)}</h2>{html}" for title, html in sections.items() if html)
@@ -56,9 +59,14 @@ def _what(release: Release) -> dict[str, object]:
         "made": from_micros(release.created_at).strftime("%Y-%m-%d %H:%M UTC"),
         "estimator": evidence.get("estimator", ""),
         "made elsewhere": evidence.get("onboarded", ""),
-        "label": ", ".join(f"{name} {value}" for name, value in release.label.items() if value not in (None, "")),
-        "parameters": ", ".join(f"{n}={v}" for n, v in _top(evidence.get("parameters", {})).items()),
+        "label": ", ".join(
+            f"{name} {_said(name, value)}" for name, value in release.label.items() if value not in (None, "")
+        ),
     }
+
+
+def _said(name: str, value: object) -> object:
+    return spoken(value) if name in _DURATIONS and isinstance(value, int) else value
 
 
 def _top(parameters: Mapping[str, str]) -> dict[str, str]:
