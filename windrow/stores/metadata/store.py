@@ -212,7 +212,8 @@ class Metadata:
                 number = (made.inserted_primary_key or (None,))[0]
                 signed = {"deployment": number, "document": _json(override), "at": at}
                 connection.execute(sa.insert(tables.overrides).values(signed))
-            self._audited(connection, operator(), action, service, {"release": release, "reason": reason})
+            signed_by = {} if override is None else {"signed_by": override.get("by")}
+            self._audited(connection, operator(), action, service, {"release": release, "reason": reason, **signed_by})
 
     def live(self, service: str) -> str | None:
         """Return the id of the live release, or None before the first deployment."""
