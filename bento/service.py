@@ -1,7 +1,8 @@
 """The online service: BentoML carries the process, windrow's middleware answers every request.
 
-From the root of the project: ``bentoml serve bento.service:WindrowService --host 127.0.0.1 --port 3000``,
-and ``bentoml build -f bento/bentofile.yaml .`` for an image.
+From the root of the project: ``bentoml serve bento.service:WindrowService --host 127.0.0.1 --port 3000``
+(callers need a key: ``windrow keys create``; WINDROW_TLS_CERT and WINDROW_TLS_KEY make it HTTPS), and
+``bentoml build -f bento/bentofile.yaml .`` for an image.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import bentoml
 
 from windrow.serving.asgi import WindrowMiddleware
 from windrow.serving.child import end_with_parent
+from windrow.serving.tls import bento_ssl
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
 
-worker = Worker(Settings.read())
+settings = Settings.read()
+worker = Worker(settings)
 
 
 @bentoml.service(
     name="windrow",
     workers=1,
     http={"host": "127.0.0.1", "port": 3000},
+    ssl=bento_ssl(settings),
     traffic={"timeout": 1},  # one timer per request lives this long: the shorter, the less garbage
     tracing={"excluded_urls": "/"},  # what windrow measures is at /metrics, and every request is in its log
     metrics={"enabled": False},

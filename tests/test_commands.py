@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -157,15 +158,20 @@ def _start(project: Path, folder: Path, command: list[str] = UP) -> tuple[subpro
     return process, json.loads((folder / "up.json").read_text())
 
 
-def _get(url: str) -> int:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def _get(url: str, project: Path | None = None) -> int:
+    key = "" if project is None else (project / ".windrow" / "service" / "key").read_text().strip()
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers={"authorization": f"Bearer {key}"}), timeout=10
+    ) as answer:
         return int(answer.status)
 
 
 def test_up_answers_at_every_address_and_leaves_nothing_behind(project: Path, tmp_path: Path) -> None:
     process, addresses = _start(project, tmp_path)
     try:
-        answers = {name: _get(url) for name, url in addresses.items()}
+        answers = {name: _get(url, project) for name, url in addresses.items()}
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            _get(addresses["online service"])
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=30)
@@ -180,7 +186,7 @@ def test_a_report_that_was_linked_at_another_port_still_opens(project: Path, tmp
     process, addresses = _start(project, tmp_path, [*UP, "--port", str(free_port())])
     report = next((project / ".windrow" / "reports").glob("*/*.html"))
     assert addresses["online service"] != linked
-    assert _get(f"{linked}/ui/reports/{report.parent.name}/{report.name}") == 200
+    assert _get(f"{linked}/ui/reports/{report.parent.name}/{report.name}", project) == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     address.unlink()

@@ -42,6 +42,19 @@ def test_a_child_process_reads_the_same_settings(clock: str) -> None:
     assert Settings.read(read.environ()) == read
 
 
+def test_a_child_process_is_as_open_and_as_encrypted_as_its_parent() -> None:
+    read = Settings.read({"WINDROW_INSECURE": "1", "WINDROW_TLS_CERT": "c.pem", "WINDROW_TLS_KEY": "/k.pem"})
+    assert (read.insecure, read.tls_cert, read.tls_key) == (True, str(Path("c.pem").absolute()), "/k.pem")
+    assert Settings.read(read.environ()) == read
+    assert Settings.read({}).insecure is False
+
+
+@pytest.mark.parametrize("text", ["yes", "true", "no", "off", "2", " "])
+def test_what_opens_the_service_is_one_and_nothing_like_it(text: str) -> None:
+    with pytest.raises(SettingsError, match="WINDROW_INSECURE is .* Next: write 1, or leave it out"):
+        Settings.read({"WINDROW_INSECURE": text})
+
+
 def test_a_setting_that_windrow_does_not_know_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
         Settings.read({"WINDROW_HOM": "x"})

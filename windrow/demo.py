@@ -18,6 +18,7 @@ from windrow.models.gate import Gate
 from windrow.orchestrate.partitions import day_partitions, first_with_features
 from windrow.orchestrate.resources import Stores
 from windrow.orchestrate.run import observe_logs, run_notebooks, run_service
+from windrow.serving.local_key import local_key
 from windrow.serving.run import start
 from windrow.settings import Settings
 from windrow.stores.online.store import open_online
@@ -142,7 +143,8 @@ def tell_story(settings: Settings, *, drift: bool = False, tell: Tell = lambda t
     with open_online(live.online, write=True) as store:
         for service in online.values():
             publish_until(service.view.groups, stores.lake, store, _first_time(service, stores, drift=drift))
-    with start(live) as running, Sender(running.url) as sender:
+    key = "" if live.insecure else local_key(live)
+    with start(live) as running, Sender(running.url, key=key, cert=live.tls_cert) as sender:
         story = _Story(stores, sender, live.online, drift, tell)
         asked = {name: story.ask(service) for name, service in online.items()}
     results = []

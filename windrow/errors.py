@@ -15,6 +15,7 @@
     +-- ModelError               an estimator does not fit its view, or a bundle is unsound
     |   +-- ParityError          a compiled model does not answer as the original does
     +-- RequestError             a request that cannot be answered (carries an HTTP status)
+    |   +-- RefusedError         a request of somebody who may not make it (carries headers of the answer)
     +-- NotebookError            a notebook failed (carries the failing cell)
 
 Errors are built from facts, so that messages stay bounded whatever the data's size.
@@ -175,6 +176,16 @@ class RequestError(WindrowError):
     def __init__(self, status: int, kind: str, what: str, *, where: str = "", next_step: str = "") -> None:
         self.status, self.kind, self.where = status, kind, where
         super().__init__(what, next_step=next_step)
+
+
+class RefusedError(RequestError):
+    """A request of somebody who may not make it; `headers` say to programs what the message says to people."""
+
+    def __init__(
+        self, status: int, kind: str, what: str, *, next_step: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        self.headers = headers
+        super().__init__(status, kind, what, where="headers", next_step=next_step)
 
 
 class NotebookError(WindrowError):

@@ -50,6 +50,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_releases
         How many releases of a service (`WINDROW_KEEP_RELEASES`), beside the live one, keep the versions of the
         feature groups that they read declared and fed.
+    insecure
+        Whether the online service asks for no access keys (`WINDROW_INSECURE=1`, ``windrow up --insecure``); it answers
+        this machine only then.
+    tls_cert, tls_key
+        Files (`WINDROW_TLS_CERT`, `WINDROW_TLS_KEY`) with the certificate, its chain after it, and the private key, both
+        in PEM: the online service speaks HTTPS. Default: neither.
 
     Examples
     --------
@@ -72,6 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     streams: str = ""
     sink_postgres: str = ""
     keep_releases: int = 3
+    insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -96,6 +105,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             streams=given.get("STREAMS", ""),
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
+            insecure=_flag(given, "INSECURE"),
+            tls_cert=_file(given, "TLS_CERT"),
+            tls_key=_file(given, "TLS_KEY"),
         )
         return whole.branch(given["BRANCH"]) if "BRANCH" in given else whole
 
@@ -135,6 +147,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
+        values |= {"INSECURE": int(self.insecure), "TLS_CERT": self.tls_cert, "TLS_KEY": self.tls_key}
         values |= {"BRANCH": "", "ENV": self.env, **{name: template(str(values[name]), self.env) for name in _PLACES}}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
@@ -159,6 +172,17 @@ def _number(given: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < math.inf:
         raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step="write a number above 0, such as 5")
     return value
+
+
+def _flag(given: Mapping[str, str], name: str) -> bool:
+    text = given.get(name, "0")
+    if text not in ("0", "1"):  # what somebody means by "no" or "off" must not open a service
+        raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step="write 1, or leave it out")
+    return text == "1"
+
+
+def _file(given: Mapping[str, str], name: str) -> str:
+    return str(Path(given[name]).absolute()) if name in given else ""
 
 
 def _whole(given: Mapping[str, str], name: str, default: int) -> int:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from windrow.clock import duration, from_micros
 from windrow.errors import StoreError
 from windrow.schema import EVENT_TIME
+from windrow.serving.run import connection
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +44,10 @@ class Sender:
     ----------
     url
         Such as ``http://127.0.0.1:3000``.
+    key
+        An access key with the scopes predict and outcomes; "" where the service asks for none.
+    cert
+        With ``https``: the file of the certificate that is trusted, and no other.
 
     Attributes
     ----------
@@ -51,10 +55,10 @@ class Sender:
         How many predictions were answered, by service.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, key: str = "", cert: str = "") -> None:
         self.predicted: Counter[str] = Counter()
-        address = urlsplit(url)
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_TIMEOUT)
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._connection = connection(url, cert=cert, timeout=_TIMEOUT)
 
     def predict(self, service: str, row: JsonRow) -> Answer:
         """Ask for one row.
@@ -106,7 +110,7 @@ class Sender:
     def _answer(self, path: str, body: bytes) -> http.client.HTTPResponse:
         for last in (False, True):
             try:
-                self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+                self._connection.request("POST", path, body, self._headers)
                 return self._connection.getresponse()
             except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
                 # The service closes connections on which nobody asked for some seconds: ask on a new one.

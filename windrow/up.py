@@ -21,6 +21,7 @@ from windrow.followers import Followers, Tell
 from windrow.orchestrate.facts import report_address
 from windrow.orchestrate.resources import dagster_home
 from windrow.serving.child import spawn
+from windrow.serving.local_key import local_key, local_key_file
 from windrow.serving.redirect import Redirect
 from windrow.serving.run import Running, free_port, start
 from windrow.settings import Settings
@@ -60,6 +61,11 @@ class House:
         }
 
     @property
+    def key_file(self) -> Path | None:
+        """Where this machine's access key is; None where the online service asks for none."""
+        return None if self.settings.insecure else local_key_file(self.settings)
+
+    @property
     def streams(self) -> dict[str, Path]:
         """The services whose streams are answered while this runs, and where each follower's log is."""
         return self._followers.logs if self._followers else {}
@@ -75,6 +81,8 @@ class House:
         self._declare_streams()
         # Without a release there is nothing to be ready for; the process answers all the same, and says so.
         linked = report_address(self.settings)
+        if not self.settings.insecure:
+            local_key(self.settings)
         self._service = start(self.settings, port or _free(urlsplit(linked).port or PORT), wait_for="/livez")
         self._keep_links(linked, self._service.url)
         number = dagster_port or _free(DAGSTER_PORT)

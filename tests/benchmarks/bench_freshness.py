@@ -21,6 +21,7 @@ from windrow.features.aggregate import aggregate
 from windrow.features.source import Source
 from windrow.features.tiles import Tiles
 from windrow.schema import Entity
+from windrow.serving.local_key import local_key
 from windrow.serving.run import start
 from windrow.settings import Settings
 from windrow.stores.ingest.catalogue import catalogue, record
@@ -48,6 +49,7 @@ def rows() -> list[Row]:
         metadata = Metadata(settings.metadata)
         record(catalogue([pushes], [spend]), metadata)
         metadata.close()
+        local_key(settings)
         with start(settings) as running:
             _fresh(settings, running.url, first=0, events=20)  # the applier is up, and its modules are loaded
             alone = _fresh(settings, running.url, first=1000, events=EVENTS)
@@ -67,11 +69,12 @@ def _row(when: str, seconds: list[float], note: str) -> Row:
 
 def _fresh(settings: Settings, url: str, *, first: int, events: int) -> list[float]:
     address, tiles, seconds = urlsplit(url), Tiles(spend.spec), []
+    headers = {"content-type": "application/json", "authorization": f"Bearer {local_key(settings)}"}
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     with stores.open_online(settings.online) as store:
         for number in range(first, first + events):
             begin = time.perf_counter()
-            _push(connection, number)
+            _push(connection, number, headers)
             while _counted(store, tiles, number) < 1:
                 time.sleep(0.001)
                 assert time.perf_counter() - begin < 30, "an event did not come online"
@@ -81,9 +84,9 @@ def _fresh(settings: Settings, url: str, *, first: int, events: int) -> list[flo
     return seconds
 
 
-def _push(connection: http.client.HTTPConnection, number: int) -> None:
+def _push(connection: http.client.HTTPConnection, number: int, headers: dict[str, str]) -> None:
     body = {"payment_id": number, "card_id": number, "amount": 2.5, "ts": datetime.now(UTC).isoformat()}
-    connection.request("POST", "/v1/ingest/pushes", json.dumps(body), {"content-type": "application/json"})
+    connection.request("POST", "/v1/ingest/pushes", json.dumps(body), headers)
     answer = connection.getresponse()
     said = answer.read()
     assert answer.status == 202, said

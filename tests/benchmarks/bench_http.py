@@ -18,6 +18,7 @@ from tests.benchmarks import rig
 from tests.benchmarks.harness import Row
 from tests.benchmarks.loader import Load, load
 from windrow.serving.child import spawn
+from windrow.serving.local_key import local_key
 from windrow.serving.run import free_port, start
 from windrow.settings import Settings
 from windrow.telemetry import switch_off
@@ -34,26 +35,27 @@ def rows() -> list[Row]:
     with TemporaryDirectory() as folder, ExitStack() as stack:
         settings = Settings.read({"WINDROW_HOME": folder, "WINDROW_PROJECT": str(ROOT)})
         rig.build(settings)
+        key = local_key(settings)
         urls = {
             "windrow": stack.enter_context(start(settings)).url + "/v1/fraud/predict",
             "fastapi": stack.enter_context(_peer(lambda port: ["-m", "tests.benchmarks.peers", str(port)])),
             "bentoml": stack.enter_context(_peer(_plain_bento)),
         }
-        loads = _loaded(urls)
+        loads = _loaded(urls, key)
     return [*_throughput(loads), *_latency(loads), _against_bentoml(loads)]
 
 
-def _loaded(urls: dict[str, str]) -> Loads:
+def _loaded(urls: dict[str, str], key: str) -> Loads:
     loads: Loads = {}
     for url in urls.values():
-        load(url, rig.BODY, connections=8, seconds=1)
+        load(url, rig.BODY, connections=8, seconds=1, key=key)
     for _ in range(ROUNDS):
         for connections in CONNECTIONS:
             for name, url in urls.items():
                 if name == "bentoml" and connections != 8:
                     continue
                 loads.setdefault((name, connections), []).append(
-                    load(url, rig.BODY, connections=connections, seconds=SECONDS)
+                    load(url, rig.BODY, connections=connections, seconds=SECONDS, key=key)
                 )
     failed = {key: sum(one.failed for one in found) for key, found in loads.items()}
     assert not any(failed.values()), failed
@@ -122,7 +124,7 @@ def _ratio(loads: Loads, peer: str, connections: int, what: str) -> float:
 
 
 def _note() -> str:
-    return f"median of {ROUNDS} rounds of {SECONDS} s; one worker each; ours reads LMDB, computes, logs and commits the log, theirs look values up in a dictionary"
+    return f"median of {ROUNDS} rounds of {SECONDS} s; one worker each; ours checks the access key, reads LMDB, computes, logs and commits the log, theirs look values up in a dictionary"
 
 
 def _plain_bento(port: int) -> list[str]:

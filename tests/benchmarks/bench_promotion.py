@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from tests.benchmarks.harness import Row
 from tests.laws import promotion
+from windrow.serving.local_key import local_key
 from windrow.serving.run import start
 from windrow.settings import Settings
 
@@ -19,7 +20,8 @@ def rows() -> list[Row]:
     with TemporaryDirectory() as folder:
         settings = Settings.read({"WINDROW_HOME": folder, "WINDROW_PROJECT": str(ROOT)})
         promotion.prepare(settings)
-        with start(settings) as running, promotion.Clients(running.url, RATE) as clients:
+        key = local_key(settings)
+        with start(settings) as running, promotion.Clients(running.url, key, RATE) as clients:
             changes = promotion.change_releases(settings, clients)
         found = promotion.judge(settings, clients.all(), changes)
     slowest, wrong = max(found.in_effect), len(found.failed) + len(found.mixed)

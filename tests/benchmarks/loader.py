@@ -23,19 +23,20 @@ class Load(NamedTuple):
     failed: int
 
 
-def load(url: str, body: bytes, *, connections: int, seconds: float) -> Load:
-    """POST `body` to `url` as fast as `connections` connections can."""
+def load(url: str, body: bytes, *, connections: int, seconds: float, key: str) -> Load:
+    """POST `body` to `url`, with an access key, as fast as `connections` connections can."""
     if shutil.which("wrk"):
-        return _wrk(url, body, connections, seconds)
-    command = [sys.executable, __file__, url, body.decode(), str(connections), str(seconds)]
+        return _wrk(url, body, connections, seconds, key=key)
+    command = [sys.executable, __file__, url, body.decode(), str(connections), str(seconds), key]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Load(*json.loads(done.stdout))
 
 
-def _wrk(url: str, body: bytes, connections: int, seconds: float) -> Load:
+def _wrk(url: str, body: bytes, connections: int, seconds: float, *, key: str) -> Load:
     with TemporaryDirectory() as folder:
         script = Path(folder) / "post.lua"
         lua = f"wrk.method = 'POST'\nwrk.body = [[{body.decode()}]]\nwrk.headers['Content-Type'] = 'application/json'\n"
+        lua += f"wrk.headers['Authorization'] = 'Bearer {key}'\n"
         script.write_text(lua)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{int(seconds)}s", "--latency", "-s", str(script), url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -48,9 +49,9 @@ def _wrk(url: str, body: bytes, connections: int, seconds: float) -> Load:
     return Load(float(rate[1]), float(p99[1]) * unit, int(failed[1]) if failed else 0)
 
 
-async def _own(url: str, body: bytes, connections: int, seconds: float) -> Load:
+async def _own(url: str, body: bytes, connections: int, seconds: float, *, key: str) -> Load:
     address = urlsplit(url)
-    head = f"POST {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     spent: list[float] = []
     failed = 0
 
@@ -72,5 +73,5 @@ async def _own(url: str, body: bytes, connections: int, seconds: float) -> Load:
 
 
 if __name__ == "__main__":
-    found = asyncio.run(_own(sys.argv[1], sys.argv[2].encode(), int(sys.argv[3]), float(sys.argv[4])))
+    found = asyncio.run(_own(sys.argv[1], sys.argv[2].encode(), int(sys.argv[3]), float(sys.argv[4]), key=sys.argv[5]))
     print(json.dumps(found))  # noqa: T201

@@ -20,7 +20,8 @@ from alembic.migration import MigrationContext
 
 from tests.postgres import free_port, postgres, run
 from windrow.errors import NotFoundError, StoreError
-from windrow.stores.metadata import Definition, Deployment, Metadata, Span
+from windrow.stores.metadata import AccessKey, Definition, Deployment, Metadata, Span
+from windrow.stores.metadata.copying import copy_metadata
 from windrow.stores.metadata.database import Database, open_database
 from windrow.stores.metadata.migrate import migrate
 from windrow.stores.metadata.tables import FORMAT, TABLES
@@ -159,6 +160,50 @@ def test_the_last_materialization_of_a_group_counts_with_what_its_sources_knew(s
     assert found.at > 1_600_000_000_000_000
 
 
+KEY = AccessKey("0a1b2c3d4e", "till 7", "ab" * 32, ("predict", "outcomes"), 2.5, 99, at=10)
+
+
+def test_an_access_key_comes_back_as_it_was_given_and_its_revocation_with_it(store: Metadata) -> None:
+    store.add_key(KEY)
+    assert store.access_keys() == [KEY]
+    assert store.revoke_key(KEY.id) is True
+    (found,) = store.access_keys()
+    assert found.revoked_at is not None
+    assert found == KEY._replace(revoked_at=found.revoked_at)
+    assert store.revoke_key(KEY.id) is False
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(store: Metadata) -> None:
+    with pytest.raises(NotFoundError, match="there is no access key 'x'. Next: run `windrow keys list`"):
+        store.revoke_key("x")
+
+
+def test_the_audit_says_who_did_what_and_holds_no_hash(store: Metadata) -> None:
+    store.add_key(KEY)
+    store.revoke_key(KEY.id)
+    store.add_release("churn", "churn-1", b"a")
+    store.deploy("churn", "churn-1", reason="first", at=10)
+    store.add_audit("key:0a1b2c3d4e", "signed in", "ui", {})
+    rows = store.audit()
+    assert [(r.who.partition(":")[0], r.action, r.subject) for r in rows] == [
+        ("os", "key created", KEY.id),
+        ("os", "key revoked", KEY.id),
+        ("os", "release promoted", "churn"),
+        ("key", "signed in", "ui"),
+    ]
+    assert rows[0].document == {"name": "till 7", "scopes": ["predict", "outcomes"], "rate": 2.5, "expires_at": 99}
+    assert KEY.hash not in f"{rows}{store.access_keys()}"
+
+
+def test_a_copy_of_a_store_has_neither_its_keys_nor_its_audit(store: Metadata, url: str, tmp_path: Path) -> None:
+    store.add_key(KEY)
+    store.add_run("churn", {"auc": 0.8})
+    copy_metadata(url, f"sqlite:///{tmp_path}/copy.db", changed=lambda table, row: row)
+    copied = Metadata(f"sqlite:///{tmp_path}/copy.db")
+    assert (copied.runs("churn"), copied.access_keys(), copied.audit()) == ([{"auc": 0.8}], [], [])
+    copied.close()
+
+
 def test_a_release_of_another_service_cannot_be_deployed(store: Metadata) -> None:
     store.add_release("fraud", "fraud-1", b"a")
     with pytest.raises(NotFoundError, match="service 'churn' has no release 'fraud-1'. It has none"):
@@ -288,7 +333,7 @@ def test_a_store_of_a_newer_format_is_refused_with_the_next_step(url: str, store
     with database.engine.begin() as connection:
         database.seal(connection, 99)
     database.engine.dispose()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 4. Next: upgrade windrow"):
+    with pytest.raises(StoreError, match="has format 99. This windrow reads format 5. Next: upgrade windrow"):
         Metadata(url)
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from typing import Any
 
+import msgspec
 import uvicorn
 
 from windrow.serving.asgi import WindrowMiddleware
@@ -22,7 +23,7 @@ def main(port: int) -> None:
     end_with_parent()
     # The server repeats the signal when it has shut down: without a handler the worker would not be closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    worker = Worker(Settings.read())
+    worker = Worker(msgspec.structs.replace(Settings.read(), insecure=True))
     worker.start()
     try:
         uvicorn.run(

@@ -221,6 +221,7 @@ class Clients:
     """Sends `rate` requests a second over some kept connections, until it is closed."""
 
     url: str
+    key: str
     rate: float = 500.0
     sent: list[list[Sent]] = field(default_factory=lambda: [[] for _ in range(CONNECTIONS)])
 
@@ -255,10 +256,13 @@ class Clients:
             self.sent[number].append(self._ask(connection, next(bodies)))
         connection.close()
 
+    def _headers(self) -> dict[str, str]:
+        return {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
+
     def _ask(self, connection: http.client.HTTPConnection, body: dict[str, Any]) -> Sent:
         begun = time.perf_counter()
         try:
-            connection.request("POST", f"/v1/{SERVICE}/predict", json.dumps(body), {"content-type": "application/json"})
+            connection.request("POST", f"/v1/{SERVICE}/predict", json.dumps(body), self._headers())
             answer = connection.getresponse()
             said = answer.read()
         except (OSError, http.client.HTTPException) as error:

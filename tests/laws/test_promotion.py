@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.laws import promotion
 from tests.laws.promotion import CHANGES, SERVICE, Clients, Sent
+from windrow.serving.local_key import local_key
 from windrow.serving.run import start
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
@@ -22,7 +23,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, promotio
     home = tmp_path_factory.mktemp("promotion") / "home"
     settings = Settings.read({"WINDROW_HOME": str(home), "WINDROW_PROJECT": str(ROOT)})
     promotion.prepare(settings)
-    with start(settings) as running, Clients(running.url, RATE) as clients:
+    key = local_key(settings)
+    with start(settings) as running, Clients(running.url, key, RATE) as clients:
         changes = promotion.change_releases(settings, clients)
     return settings, promotion.judge(settings, clients.all(), changes)
 

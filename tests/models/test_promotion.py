@@ -164,6 +164,20 @@ def test_rolling_back_goes_to_the_one_that_was_live_before(shop):
     assert [d.release for d in shop.registry.history("toy")] == [first, second, first]
 
 
+def test_who_promotes_rolls_back_or_signs_is_in_the_audit(shop):
+    first, second = shop.add(1), shop.add(2, gates=[FAILED])
+    shop.registry.promote("toy", first, reason="first")
+    shop.registry.promote("toy", second, reason="down", override=ADA)
+    shop.registry.rollback("toy", reason="worse")
+    rows = shop.metadata.audit()
+    assert {row.who.partition(":")[0] for row in rows} == {"os"}
+    assert [(row.action, row.subject, row.document) for row in rows] == [
+        ("release promoted", "toy", {"release": first, "reason": "first"}),
+        ("release promoted", "toy", {"release": second, "reason": "down", "signed_by": ADA.by}),
+        ("release rolled back", "toy", {"release": first, "reason": "worse"}),
+    ]
+
+
 def test_rolling_back_needs_another_release_that_was_live(shop):
     shop.registry.promote("toy", shop.add(1), reason="first")
     shop.add(2)

@@ -13,8 +13,10 @@ import pytest
 
 from tests.serving import world
 from windrow.serving.asgi import WindrowMiddleware
+from windrow.serving.keys import make_key
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
+from windrow.stores.metadata import Metadata
 
 
 class Answered(NamedTuple):
@@ -30,11 +32,12 @@ class Answered(NamedTuple):
 
 
 class Caller:
-    """Calls a middleware as a server would."""
+    """Calls a middleware as a server would, with a key that may do everything."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.app = WindrowMiddleware(_nothing_inside, worker=worker)
+        self.signed = signed(make_key_for(worker, "admin"))
 
     def __call__(
         self,
@@ -45,17 +48,22 @@ class Caller:
         chunks: Sequence[bytes] | None = None,
         length: str | None = None,
         kind: str | None = None,
+        headers: Sequence[tuple[bytes, bytes]] | None = None,
+        **scope: Any,
     ) -> Answered:
+        """Send one request; `headers` replace the key's, and `scope` is added to what the server says."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         parts = [data] if chunks is None else list(chunks)
-        headers = [(b"content-length", (length or str(len(data))).encode())] if chunks is None else []
-        headers += [(b"content-type", kind.encode())] if kind is not None else []
-        return asyncio.run(self._call(method, path, parts, headers))
+        sent = [(b"content-length", (length or str(len(data))).encode())] if chunks is None else []
+        sent += [(b"content-type", kind.encode())] if kind is not None else []
+        sent += self.signed if headers is None else headers
+        facts = {"type": "http", "method": method, "path": path, "headers": sent, "client": ("127.0.0.1", 50000)}
+        return asyncio.run(self._call({**facts, **scope}, parts))
 
     def predict(self, body: Any, service: str = "fraud") -> Answered:
         return self("POST", f"/v1/{service}/predict", body)
 
-    async def _call(self, method: str, path: str, parts: list[bytes], headers: list[Any]) -> Answered:
+    async def _call(self, scope: dict[str, Any], parts: list[bytes]) -> Answered:
         waiting = [{"type": "http.request", "body": p, "more_body": i + 1 < len(parts)} for i, p in enumerate(parts)]
         sent: list[Any] = []
 
@@ -67,13 +75,27 @@ class Caller:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self.app({"type": "http", "method": method, "path": path, "headers": headers}, receive, send)
+        await self.app(scope, receive, send)
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return Answered(sent[0]["status"], found, sent[1]["body"])
 
 
 async def _nothing_inside(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("the middleware must answer every HTTP request itself")
+
+
+def signed(key: str) -> list[tuple[bytes, bytes]]:
+    """The header that shows a key."""
+    return [(b"authorization", f"Bearer {key}".encode())]
+
+
+def make_key_for(worker: Worker, *scopes: str, **options: Any) -> str:
+    """Make a key with these scopes that `worker` knows at once."""
+    metadata = Metadata(worker.settings.metadata)
+    _, key = make_key(metadata, "test", scopes=scopes, **options)
+    metadata.close()
+    worker.guard.keyring.refresh()
+    return key
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:

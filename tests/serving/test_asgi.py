@@ -196,7 +196,7 @@ def test_a_body_that_does_not_arrive_is_refused_before_the_servers_own_time_out(
         sent.append(message)
 
     begin = time.monotonic()
-    scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "headers": fraud.signed}
     asyncio.run(fraud.app(scope, stuck, send))
     assert sent[0]["status"] == 408
     assert time.monotonic() - begin < 1.0

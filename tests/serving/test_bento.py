@@ -19,34 +19,41 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from tests.conftest import ROOT
 from tests.serving import world
 from tests.serving.conftest import eventually
 from tests.serving.world import GOOD
-from windrow.errors import StoreError
-from windrow.serving.run import Running, start
+from windrow.errors import SettingsError, StoreError
+from windrow.serving.keys import make_key
+from windrow.serving.local_key import local_key
+from windrow.serving.run import SERVICE, Running, connection, free_port, start
 from windrow.settings import Settings
 from windrow.stores.log import records
+from windrow.stores.metadata import Metadata
 
 pytestmark = pytest.mark.xdist_group("bento")
 
 
 @dataclass
 class Served:
-    """A running service, and a connection to it that stays open."""
+    """A running service, asked with the key of this machine; and a connection to it that stays open."""
 
     settings: Settings
     running: Running
 
     def connect(self) -> http.client.HTTPConnection:
-        address = urlsplit(self.running.url)
-        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+        return connection(self.running.url, cert=self.settings.tls_cert, timeout=10)
 
-    def __call__(self, method: str, path: str, body: Any = None, connection: Any = None) -> tuple[int, Any]:
+    def __call__(
+        self, method: str, path: str, body: Any = None, connection: Any = None, *, key: str | None = None
+    ) -> tuple[int, Any]:
         used = connection or self.connect()
-        used.request(method, path, None if body is None else json.dumps(body))
+        shown = local_key(self.settings) if key is None else key
+        headers = {"authorization": f"Bearer {shown}"} if shown else {}
+        used.request(method, path, None if body is None else json.dumps(body), headers)
         answer = used.getresponse()
         data = answer.read()
         if connection is None:
@@ -66,6 +73,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = settings_for(tmp_path_factory.mktemp("served"))
     world.publish(settings)
     world.release_fraud(settings)
+    local_key(settings)  # before: a service that runs learns of a key with its next look
     with start(settings) as running:
         yield Served(settings, running)
 
@@ -136,7 +144,8 @@ def test_a_body_over_one_mebibyte_is_413_over_http(served: Served) -> None:
 def test_a_slow_body_is_our_problem_and_not_bentomls(served: Served) -> None:
     address = urlsplit(served.running.url)
     with socket.create_connection((address.hostname, address.port), timeout=5) as client:
-        client.sendall(b"POST /v1/fraud/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
+        signed = b"authorization: Bearer " + local_key(served.settings).encode()
+        client.sendall(b"POST /v1/fraud/predict HTTP/1.1\r\nhost: x\r\n" + signed + b"\r\ncontent-length: 10\r\n\r\n{")
         answer = client.recv(4096)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"application/problem+json" in answer
@@ -210,6 +219,52 @@ def test_stopping_ends_every_process_and_hands_the_log_over(tmp_path: Path) -> N
     assert not list((settings.home / "log").glob("*.open"))
 
 
+def test_without_a_key_the_service_as_it_starts_by_itself_answers_health_only(served: Served) -> None:
+    with closing(served.connect()) as kept:
+        # The bodies that are not read do not disturb the connection.
+        answers = [served("POST", "/v1/fraud/predict", {"x": "y" * size}, kept, key="") for size in (1, 500_000, 1)]
+        assert [(status, told["type"]) for status, told in answers] == [(401, "urn:windrow:problem:no-key")] * 3
+        assert served("GET", "/livez", None, kept, key="")[0] == 200
+    assert served("POST", "/v1/fraud/predict", GOOD, key="wr_0123456789_" + "0" * 64)[0] == 401
+
+
+def test_a_key_is_revoked_under_a_running_service_within_a_second(served: Served) -> None:
+    metadata = Metadata(served.settings.metadata)
+    kept, key = make_key(metadata, "till", scopes=["predict"])
+    eventually(lambda: served("POST", "/v1/fraud/predict", GOOD, key=key)[0] == 200)
+    metadata.revoke_key(kept.id)
+    revoked = time.monotonic()
+    eventually(lambda: served("POST", "/v1/fraud/predict", GOOD, key=key)[0] == 401)
+    assert time.monotonic() - revoked < 5  # 0.2 s on a quiet machine
+    metadata.close()
+
+
+def test_insecure_on_other_addresses_than_this_machines_starts_nothing(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(settings_for(tmp_path), insecure=True)
+    with pytest.raises(SettingsError, match=r"this machine only, not on '0\.0\.0\.0'. Next: leave out --insecure"):
+        start(settings, host="0.0.0.0")
+    assert not (settings.home / "service").exists()
+
+
+def test_insecure_by_the_environment_alone_answers_no_other_machine(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(settings_for(tmp_path), insecure=True)
+    port, environ = free_port(), {**os.environ, **settings.environ(), "BENTOML_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", "0.0.0.0", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        told = next(
+            line for line in process.stdout if b"without access keys the service listens on this machine only" in line
+        )
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert b"SettingsError" in told
+
+
 IN_ONE_PROCESS = """
 import asyncio, sys
 from bento.service import WindrowService, worker
@@ -240,7 +295,7 @@ asyncio.run(main())
 def test_with_a_release_loaded_and_answering_no_heavy_package_is_imported_and_nothing_stands_before_us(
     tmp_path: Path,
 ) -> None:
-    settings = settings_for(tmp_path)
+    settings = msgspec.structs.replace(settings_for(tmp_path), insecure=True)
     world.publish(settings)
     world.release_fraud(settings)
     environ = {**os.environ, **settings.environ()}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PATIENCE = 2.0  # seconds after which a wait is explained
+_HELP = {"help_option_names": ["-h", "--help"]}
 _PIPE_WIDTH = 120  # columns of a table that goes to a file or a log
 
 Row = Mapping[str, Any]
@@ -34,14 +35,31 @@ def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
     >>> hello.epilog
     '\x08\nExample:\n  windrow hello --json'
     """
-    lines = "\n".join(f"  {line}" for line in example.splitlines())
-    settings = {"help_option_names": ["-h", "--help"]}
 
     def declare(function: Callable[..., Any]) -> click.Command:
         flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-        return click.command(epilog=f"\b\nExample:\n{lines}", context_settings=settings)(flag(function))
+        return click.command(epilog=_epilog(example), context_settings=_HELP)(flag(function))
 
     return declare
+
+
+def group(example: str) -> Callable[[Callable[..., Any]], click.Group]:
+    r"""Declare a command of several words, each declared by `command` and added to it.
+
+    Examples
+    --------
+    >>> @group("windrow hello world")
+    ... def hello() -> None:
+    ...     "Say hello."
+    >>> hello.epilog
+    '\x08\nExample:\n  windrow hello world'
+    """
+    return click.group(epilog=_epilog(example), context_settings=_HELP)
+
+
+def _epilog(example: str) -> str:
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    return f"\b\nExample:\n{lines}"
 
 
 def show(rows: Sequence[Row], *, as_json: bool, title: str = "", empty: str = "Nothing.") -> None:

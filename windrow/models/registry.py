@@ -121,7 +121,7 @@ class Registry:
             )
         release = self.release(earlier[-1])
         found = stale_groups(release, self._metadata, clock=self._clock, besides=live) if self._clock else []
-        self._deploy(release, found, reason=reason, at=moment, override=override)
+        self._deploy(release, found, reason=reason, at=moment, override=override, action="release rolled back")
         return release
 
     def history(self, service: str) -> Sequence[Deployment]:
@@ -194,12 +194,19 @@ class Registry:
         return self.release(id)
 
     def _deploy(
-        self, release: Release, found: Sequence[str], *, reason: str, at: int, override: Override | None
+        self,
+        release: Release,
+        found: Sequence[str],
+        *,
+        reason: str,
+        at: int,
+        override: Override | None,
+        action: str = "release promoted",
     ) -> Override | None:
         if found and override is None:
             raise refused(release, found)
         signed = replace(override, objections=tuple(found)) if found and override is not None else None
         self.load(release.id).replay_golden()
         told = None if signed is None else to_builtins(signed)
-        self._metadata.deploy(release.service, release.id, reason=reason, at=at, override=told)
+        self._metadata.deploy(release.service, release.id, reason=reason, at=at, override=told, action=action)
         return signed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,6 +15,7 @@ from windrow.schema import Status
 _SPOKEN = {int(status): status.name.lower() for status in Status}
 _TITLES = {
     400: "Bad request",
+    401: "No valid access key",
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
@@ -26,6 +28,20 @@ _TITLES = {
     503: "Not available now",
     504: "No answer in time",
 }
+
+
+HTML = b"text/html; charset=utf-8"
+
+
+class Reply(NamedTuple):
+    """A whole answer; `kind` is its content type, `more` are headers that few answers have."""
+
+    status: int
+    body: bytes
+    kind: bytes = b"application/json"
+    allow: bytes = b""
+    retry_after: bytes = b""
+    more: tuple[tuple[bytes, bytes], ...] = ()
 
 
 Output = float | list[float]

@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from windrow.errors import RequestError
+from windrow.errors import RefusedError, RequestError
 from windrow.serving import pages
-from windrow.serving.answers import as_problem, encode, problem
-from windrow.serving.ingest import check_peer
+from windrow.serving.answers import HTML, Reply, as_problem, encode, problem
+from windrow.serving.guard import LOGIN, LOGOUT, SESSION
 from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
 from windrow.serving.requests import MAX_BODY
+from windrow.serving.sign_in import FORM, sign_out
 from windrow.serving.worker import Worker
 
 Scope = MutableMapping[str, Any]
@@ -32,18 +33,7 @@ _PLAIN = (b"", b"identity")
 _ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
 _CARDS = "/ui/releases/"
-_HTML = b"text/html; charset=utf-8"
 _log = logging.getLogger("windrow.serving")
-
-
-class Reply(NamedTuple):
-    """A whole answer; `kind` is its content type."""
-
-    status: int
-    body: bytes
-    kind: bytes = _JSON
-    allow: bytes = b""
-    retry_after: bytes = b""
 
 
 class _GoneError(Exception):
@@ -65,7 +55,6 @@ class WindrowMiddleware:
         self._app, self._worker = app, worker
         self._client: Any = None
         self._pages: dict[str, Callable[[], Reply]] = {
-            "/": lambda: Reply(200, pages.index(worker.live), _HTML),
             "/healthz": lambda: Reply(200, b'{"status":"alive"}'),
             "/livez": lambda: Reply(200, b'{"status":"alive"}'),
             "/readyz": lambda: Reply(200, encode(pages.readiness(worker.live))),
@@ -89,6 +78,7 @@ class WindrowMiddleware:
             headers.append((b"allow", reply.allow))
         if reply.retry_after:
             headers.append((b"retry-after", reply.retry_after))
+        headers += reply.more
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -101,6 +91,10 @@ class WindrowMiddleware:
             server.middleware_stack = WindrowMiddleware(inside, worker=self._worker)
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        try:
+            self._worker.guard.admit(scope)  # before the body is read: who may not ask has no need to send one
+        except RequestError as error:
+            return self._refused(error, scope)
         path, method = scope["path"], scope["method"]
         parts = path.split("/")[2:]  # the path of `OPTIONS *` has not even one
         if path.startswith("/v1/") and path not in self._pages:
@@ -112,13 +106,22 @@ class WindrowMiddleware:
                 return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
             if len(parts) == 1 and parts[0]:
                 return self._read(method, lambda: self._describe(parts[0]))
+        return await self._page(path, scope, receive)
+
+    async def _page(self, path: str, scope: Scope, receive: Receive) -> Reply:
+        method = scope["method"]
+        if path in (LOGIN, LOGOUT):
+            return await self._signing(path, scope, receive)
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
             return await asyncio.to_thread(self._read, method, lambda: self._report(path))
         if path.startswith(_CARDS):
             id = path.removeprefix(_CARDS)
-            return await asyncio.to_thread(self._read, method, lambda: Reply(200, self._worker.card(id), _HTML))
+            return await asyncio.to_thread(self._read, method, lambda: Reply(200, self._worker.card(id), HTML))
         if path == "/ui/lineage":
             return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
+        if path == "/":
+            session = scope.get(SESSION)
+            return self._read(method, lambda: Reply(200, pages.index(self._worker.live, sign_out(session)), HTML))
         page = self._pages.get(path)
         return self._read(method, page) if page else self._read("GET", _nothing_here)
 
@@ -140,7 +143,6 @@ class WindrowMiddleware:
         begin, worker, retry = time.perf_counter(), self._worker, b""
         request_id = worker.plane.new_id()
         try:
-            check_peer(scope)  # before the body is read: who may not send events has no need to
             body = await read_body(scope, receive)
             reply = Reply(202, worker.ingest.accept(name, body, request_id=request_id))
         except _GoneError:
@@ -152,6 +154,28 @@ class WindrowMiddleware:
         known = name if name in worker.ingest.accepted else ""
         worker.metrics.observe(known, "ingest", reply.status, time.perf_counter() - begin)
         return reply
+
+    def _refused(self, error: RequestError, scope: Scope) -> Reply:
+        worker = self._worker
+        # Counted and not logged: whoever has no key must not fill a disk.
+        worker.metrics.observe("", "refused", error.status, 0.0)
+        form = worker.sign_in.wanted(scope) if error.status == 401 else None
+        more = error.headers if isinstance(error, RefusedError) else ()
+        return form or Reply(error.status, problem(error, worker.plane.new_id()), _PROBLEM, more=more)
+
+    async def _signing(self, path: str, scope: Scope, receive: Receive) -> Reply:
+        sign_in, method = self._worker.sign_in, scope["method"]
+        if method != "POST":
+            return self._read(method, lambda: sign_in.page(scope)) if path == LOGIN else self._not_allowed(b"POST")
+        try:
+            body = await read_body(scope, receive, kind=FORM)
+            return await (sign_in.enter if path == LOGIN else sign_in.leave)(scope, body)
+        except _GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
+            request_id = self._worker.plane.new_id()
+            told = _told(error, request_id)
+            return Reply(told.status, problem(told, request_id), _PROBLEM)
 
     def _call(self, action: str, scope: Scope) -> Callable[..., Awaitable[bytes]]:
         if action == "outcomes":
@@ -193,26 +217,26 @@ class WindrowMiddleware:
         return Reply(200, encode(pages.describe(self._worker.live.service(name))))
 
     def _report(self, path: str) -> Reply:
-        return Reply(200, pages.report(self._worker.reports, path), _HTML)
+        return Reply(200, pages.report(self._worker.reports, path), HTML)
 
     def _lineage(self, query: bytes) -> Reply:
-        return Reply(200, lineage_page(self._worker.settings.home, query, self._worker.live), _HTML)
+        return Reply(200, lineage_page(self._worker.settings.home, query, self._worker.live), HTML)
 
     def _openapi(self) -> Reply:
         releases = {name: service.release for name, service in self._worker.live.services.items()}
         return Reply(200, encode(openapi(releases, self._worker.ingest.streams)))
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(scope: Scope, receive: Receive, *, kind: bytes = _JSON) -> bytes:
     """Return the whole body.
 
     Raises
     ------
     RequestError
         413 for more than 1 MiB, by its announced length or while it arrives; 415 for what says that it is not
-        JSON; 408 if it takes too long.
+        of the `kind`; 408 if it takes too long.
     """
-    _check_head(scope["headers"])
+    _check_head(scope["headers"], kind)
     begun = receive().__await__()
     try:
         waits_for = begun.send(None)
@@ -225,7 +249,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     return await _in_time(_carried_on(begun, waits_for, receive))
 
 
-def _check_head(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def _check_head(headers: Iterable[tuple[bytes, bytes]], kind: bytes) -> None:
     for name, value in headers:
         # Counted before it is read: Python refuses to read a number of thousands of digits.
         if name == b"content-length" and (len(value) > _DIGITS or not value.isdigit() or int(value) > MAX_BODY):
@@ -238,13 +262,13 @@ def _check_head(headers: Iterable[tuple[bytes, bytes]]) -> None:
                 where="headers",
                 next_step="send it without the header content-encoding, as plain JSON",
             )
-        if name == b"content-type" and value != _JSON and value.partition(b";")[0].strip().lower() != _JSON:
+        if name == b"content-type" and value != kind and value.partition(b";")[0].strip().lower() != kind:
             raise RequestError(
                 415,
-                "not-json",
-                "The content-type of the body is not application/json",
+                "not-json" if kind is _JSON else "not-a-form",
+                f"The content-type of the body is not {kind.decode()}",
                 where="headers",
-                next_step="send the header content-type: application/json",
+                next_step=f"send the header content-type: {kind.decode()}",
             )
 
 

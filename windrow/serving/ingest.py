@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from windrow.clock import Clock, spoken
 from windrow.errors import RequestError, StoreError, closest, listed
@@ -23,9 +21,6 @@ from windrow.stores.metadata import Metadata
 
 WRITERS = 64
 _BACKLOG_SECONDS = 0.1
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
-
-Scope = MutableMapping[str, Any]
 
 
 class Ingest:
@@ -154,48 +149,6 @@ class Ingest:
         while not self._stop.wait(0.25):
             if self._writer is not None:
                 self._writer.rotate_if_old()
-
-
-def check_peer(scope: Scope) -> None:
-    """Raise 403 unless this request was made on this machine: there are no access keys yet.
-
-    Examples
-    --------
-    >>> check_peer({"client": ("127.0.0.1", 50000), "headers": []})
-    >>> check_peer({"client": ("192.0.2.7", 50000), "headers": []})
-    Traceback (most recent call last):
-    windrow.errors.RequestError: Events are taken from this machine only, because there are no access keys yet. ...
-    """
-    client, headers = scope.get("client"), scope.get("headers", ())
-    origin = next((value.decode("latin-1") for name, value in headers if name == b"origin"), None)
-    forwarded = any(name in _FORWARDED for name, _ in headers)
-    # A browser names the page that asks: a page from elsewhere must not write here through the user's browser.
-    if client and _is_loopback(str(client[0])) and not forwarded and (origin is None or _is_local(origin)):
-        return
-    raise RequestError(
-        403,
-        "not-from-here",
-        "Events are taken from this machine only, because there are no access keys yet",
-        where="peer",
-        next_step="send it from this machine to 127.0.0.1, without a proxy, or through WINDROW_STREAMS",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _is_local(origin: str) -> bool:
-    try:
-        host = urlsplit(origin).hostname or ""
-    except ValueError:
-        return False
-    return host == "localhost" or _is_loopback(host)
 
 
 def _contract(stream: Stream) -> Contract:

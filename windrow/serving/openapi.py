@@ -8,6 +8,7 @@ from typing import Any
 from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
+from windrow.serving.guard import ANY, needs
 from windrow.serving.requests import MAX_ROWS, MAX_TEXT
 from windrow.stores.ingest.catalogue import Stream
 
@@ -26,6 +27,15 @@ _EVENT_TIME = {
     "description": "The time that is asked about; default: now",
 }
 _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
+_FAILED = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SECURITY = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An access key: windrow keys create NAME --scope ..."}
+}
+_REFUSALS = {
+    "401": "There is no access key, or none that is valid here",
+    "403": "The access key lacks the scope of this address",
+    "429": "The access key has used up its rate, or too much waits",
+}
 _STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
 
 
@@ -40,7 +50,8 @@ def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | Non
         schemas[f"ingest.{name}.Row"] = event_schema(stream)
         paths |= _ingest_path(name, stream)
     facts = {"title": "windrow prediction services", "version": "1"}
-    return {"openapi": "3.1.0", "info": facts, "paths": paths, "components": {"schemas": schemas}}
+    components = {"schemas": schemas, "securitySchemes": _SECURITY}
+    return {"openapi": "3.1.0", "info": facts, "paths": _guarded(paths), "components": components}
 
 
 def row_schema(contract: Contract) -> dict[str, Any]:
@@ -73,6 +84,23 @@ def _ingest_path(name: str, stream: Stream) -> dict[str, Any]:
     operation = _operation(f"ingest.{name}", f"Send events to {stream.key}", {"oneOf": [row, _many(row)]}, answer)
     operation["responses"]["202"] = operation["responses"].pop("200")
     return {f"/v1/ingest/{name}": {"post": operation}}
+
+
+def _guarded(paths: dict[str, Any]) -> dict[str, Any]:
+    """Add to every operation which scope it needs, and how it is refused."""
+    for path, operations in paths.items():
+        scope = needs(path)
+        for operation in operations.values():
+            operation["security"] = [{"key": [] if scope == ANY else [scope]}]
+            operation["responses"] |= {status: _refusal(status, text) for status, text in _REFUSALS.items()}
+    return paths
+
+
+def _refusal(status: str, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": text, "content": _FAILED}
+    if status == "429":
+        found["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+    return found
 
 
 def _many(row: dict[str, Any]) -> dict[str, Any]:
@@ -134,10 +162,9 @@ def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, An
 
 
 def _responses(answer: dict[str, Any]) -> dict[str, Any]:
-    failed = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "200": {"description": "The answer", "content": {"application/json": {"schema": answer}}},
-        "default": {"description": "Why there is no answer, and what to do", "content": failed},
+        "default": {"description": "Why there is no answer, and what to do", "content": _FAILED},
     }
 
 

@@ -17,8 +17,8 @@ _REPORT = re.compile(r"/ui/reports/([a-z][a-z0-9_]{0,62})/([A-Za-z0-9][A-Za-z0-9
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
 
 
-def index(live: LiveServices) -> bytes:
-    """Return the page at ``/``: the live services with links, nothing from elsewhere."""
+def index(live: LiveServices, signed_in: str = "") -> bytes:
+    """Return the page at ``/``: the live services with links, nothing from elsewhere; `signed_in` is HTML."""
     rows = "".join(_index_row(service) for _, service in sorted(live.services.items()))
     table = (
         f"<table><tr><th>service<th>release<th>predict{rows}</table>"
@@ -28,7 +28,7 @@ def index(live: LiveServices) -> bytes:
     links = " · ".join(
         f'<a href="{path}">{path}</a>' for path in ("/ui/lineage", "/v1/openapi.json", "/readyz", "/metrics")
     )
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p></html>'
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p>{signed_in}</html>'
     return page.encode()
 
 

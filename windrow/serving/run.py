@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from windrow.errors import StoreError
 from windrow.serving.child import spawn
+from windrow.serving.local import refuse_insecure
+from windrow.serving.tls import check_files, trusting
 from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
@@ -32,7 +34,7 @@ class Running:
     process
         BentoML's supervisor, leader of its own process group.
     url
-        Such as ``http://127.0.0.1:3000``.
+        Such as ``http://127.0.0.1:3000``, or with ``https`` where a certificate is named.
     log
         The file with what it printed.
     """
@@ -81,9 +83,14 @@ def start(
 
     Raises
     ------
+    SettingsError
+        If the service would answer other machines without keys, or its certificate cannot be used.
     StoreError
         If the port is taken, or the service does not answer in time; the message names its log file.
     """
+    if settings.insecure:
+        refuse_insecure(host)
+    scheme = "https" if check_files(settings) else "http"
     port = port or free_port(host)
     _refuse_taken(host, port)
     if not (settings.project / "bento" / "service.py").is_file():
@@ -98,10 +105,10 @@ def start(
     with path.open("ab") as log:
         command = ["-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
         process = spawn(command, environ=environ, folder=settings.project, output=log.fileno(), own_group=True)
-    running = Running(process, f"http://{host}:{port}", path)
+    running = Running(process, f"{scheme}://{host}:{port}", path)
     if wait_for is not None:
         try:
-            _wait(running, wait_for, seconds)
+            _wait(running, connection(running.url, cert=settings.tls_cert), wait_for, seconds)
         except BaseException:
             running.stop()
             raise
@@ -128,7 +135,22 @@ def _refuse_taken(host: str, port: int) -> None:
             ) from error
 
 
-def _wait(running: Running, path: str, seconds: float) -> None:
+def connection(url: str, *, cert: str = "", timeout: float = 2.0) -> http.client.HTTPConnection:
+    """Return a connection to a service of ours, not opened yet; with ``https``, one that trusts `cert` alone.
+
+    Examples
+    --------
+    >>> connection("http://127.0.0.1:3000").port
+    3000
+    """
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if address.scheme == "https":
+        return http.client.HTTPSConnection(host, address.port, timeout=timeout, context=trusting(cert))
+    return http.client.HTTPConnection(host, address.port, timeout=timeout)
+
+
+def _wait(running: Running, asking: http.client.HTTPConnection, path: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     said = "nothing"
     while time.monotonic() < deadline:
@@ -138,7 +160,7 @@ def _wait(running: Running, path: str, seconds: float) -> None:
                 exists=_tail(running.log),
                 next_step=f"read {running.log}",
             )
-        status, said = _ask(running.url, path)
+        status, said = _ask(asking, path)
         if status == 200:
             return
         time.sleep(0.05)
@@ -149,17 +171,15 @@ def _wait(running: Running, path: str, seconds: float) -> None:
     )
 
 
-def _ask(url: str, path: str) -> tuple[int, str]:
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=2)
+def _ask(asking: http.client.HTTPConnection, path: str) -> tuple[int, str]:
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
+        asking.request("GET", path)
+        answer = asking.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         return 0, str(error)
     finally:
-        connection.close()
+        asking.close()
 
 
 def _tail(log: Path) -> str:

@@ -11,14 +11,19 @@ from pathlib import Path
 
 from windrow.errors import StoreError
 from windrow.serving.child import spawn
+from windrow.serving.guard import Guard
 from windrow.serving.ingest import Ingest
+from windrow.serving.keyring import Keyring
 from windrow.serving.live import LiveServices
+from windrow.serving.local import refuse_insecure_sockets
 from windrow.serving.metrics import IngestFacts, Metrics
 from windrow.serving.plane import Plane
+from windrow.serving.sign_in import SignIn
 from windrow.serving.turn import Turn
 from windrow.settings import Settings
 from windrow.stores.ingest.status import told
 from windrow.stores.log import LogWriter
+from windrow.stores.metadata import Metadata
 from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
@@ -53,6 +58,12 @@ class Worker:
         from windrow.serving.loader import Loader  # with SQLAlchemy, which a supervisor has no need of
 
         settings = self.settings
+        if settings.insecure:
+            refuse_insecure_sockets()
+        self._keyring = Keyring(Metadata(settings.metadata))
+        self._keyring.start()
+        self.guard = Guard(self._keyring, insecure=settings.insecure)
+        self.sign_in = SignIn(self.guard)
         self._loader = Loader(settings)
         self.live = LiveServices(self._loader, loaded=settle)
         self._log = _log_writer(settings.folder("log"))
@@ -71,6 +82,7 @@ class Worker:
         self.ingest.close()
         self._stop.set()
         self.live.close()
+        self._keyring.close()
         self._log.close()
         self._loader.close()
         for keeper in (self._committer, self._applier):

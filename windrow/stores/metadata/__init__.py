@@ -1,6 +1,25 @@
-"""The metadata store, on SQLite or PostgreSQL: what was declared, built, released and deployed."""
+"""The metadata store, on SQLite or PostgreSQL: what was declared, built, released and deployed, and who may ask."""
 
-from windrow.stores.metadata.rows import Definition, Deployment, Materialization, ReleaseRow, Span, TombstoneRow
+from windrow.stores.metadata.rows import (
+    AccessKey,
+    AuditRow,
+    Definition,
+    Deployment,
+    Materialization,
+    ReleaseRow,
+    Span,
+    TombstoneRow,
+)
 from windrow.stores.metadata.store import Metadata
 
-__all__ = ["Definition", "Deployment", "Materialization", "Metadata", "ReleaseRow", "Span", "TombstoneRow"]
+__all__ = [
+    "AccessKey",
+    "AuditRow",
+    "Definition",
+    "Deployment",
+    "Materialization",
+    "Metadata",
+    "ReleaseRow",
+    "Span",
+    "TombstoneRow",
+]

@@ -9,13 +9,17 @@ import sqlalchemy as sa
 
 from windrow.stores.metadata.database import guarded, open_database
 from windrow.stores.metadata.opening import bring_up_to_date
-from windrow.stores.metadata.tables import TABLES, changes
+from windrow.stores.metadata.tables import TABLES, access_keys, audit, changes, revocations
 
 _Row = dict[str, Any]
+# A key that is copied would outlive its revocation; who administered a store is a matter of that store.
+_OWN = (access_keys, revocations, audit)
 
 
 def copy_metadata(source: str, target: str, *, changed: Callable[[str, _Row], _Row]) -> None:
     """Copy the rows of one store, all of one moment, into a new one; either may be SQLite or PostgreSQL.
+
+    Access keys and the audit stay behind: the new store has its own.
 
     Parameters
     ----------
@@ -37,7 +41,7 @@ def copy_metadata(source: str, target: str, *, changed: Callable[[str, _Row], _R
                     reader = reader.execution_options(isolation_level="REPEATABLE READ")
                 else:
                     reader.exec_driver_sql("BEGIN")
-                for table in TABLES.sorted_tables:
+                for table in (table for table in TABLES.sorted_tables if table not in _OWN):
                     _copy(table, reader, writer, changed)
     finally:
         old.engine.dispose()

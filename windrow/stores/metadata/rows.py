@@ -66,3 +66,34 @@ class Materialization(NamedTuple):
     key: str
     known: dict[str, int]
     at: int
+
+
+class AccessKey(NamedTuple):
+    """One access key as it is kept: `hash` is of the whole key, which nobody can find out from it.
+
+    `rate` is in requests per second (None: no limit); times in UTC microseconds of the wall clock.
+    """
+
+    id: str
+    name: str
+    hash: str
+    scopes: tuple[str, ...]
+    rate: float | None
+    expires_at: int | None
+    at: int
+    revoked_at: int | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the hash: rows end up in tracebacks and logs."""
+        return f"AccessKey(id={self.id!r}, name={self.name!r}, scopes={self.scopes}, revoked_at={self.revoked_at})"
+
+
+class AuditRow(NamedTuple):
+    """One thing that somebody administered: `who` is ``key:ID`` or ``os:USER``; secrets are never in it."""
+
+    who: str
+    action: str
+    subject: str
+    document: dict[str, Any]
+    number: int
+    at: int

@@ -21,7 +21,17 @@ from windrow.stores.metadata import tables
 from windrow.stores.metadata.counter import Counter
 from windrow.stores.metadata.database import Database, guarded, open_database
 from windrow.stores.metadata.opening import bring_up_to_date
-from windrow.stores.metadata.rows import Definition, Deployment, Materialization, ReleaseRow, Span, TombstoneRow
+from windrow.stores.metadata.operator import operator
+from windrow.stores.metadata.rows import (
+    AccessKey,
+    AuditRow,
+    Definition,
+    Deployment,
+    Materialization,
+    ReleaseRow,
+    Span,
+    TombstoneRow,
+)
 
 _CHANGE = sa.update(tables.changes).values(made=tables.changes.c.made + 1)
 _A_MINUTE = 60_000_000
@@ -168,11 +178,19 @@ class Metadata:
         )
 
     def deploy(
-        self, service: str, release: str, *, reason: str, at: int, override: dict[str, Any] | None = None
+        self,
+        service: str,
+        release: str,
+        *,
+        reason: str,
+        at: int,
+        override: dict[str, Any] | None = None,
+        action: str = "release promoted",
     ) -> None:
         """Make a release the live one, by one more row; `at` in UTC microseconds.
 
-        `override` says who signed for a release that the rules refuse, and stays with the row.
+        `override` says who signed for a release that the rules refuse, and stays with the row. The audit has the
+        `action` in the same transaction.
 
         Raises
         ------
@@ -194,6 +212,8 @@ class Metadata:
                 number = (made.inserted_primary_key or (None,))[0]
                 signed = {"deployment": number, "document": _json(override), "at": at}
                 connection.execute(sa.insert(tables.overrides).values(signed))
+            signed_by = {} if override is None else {"signed_by": override.get("by")}
+            self._audited(connection, operator(), action, service, {"release": release, "reason": reason, **signed_by})
 
     def live(self, service: str) -> str | None:
         """Return the id of the live release, or None before the first deployment."""
@@ -245,6 +265,58 @@ class Metadata:
             TombstoneRow(r.entity, r.hash, r.salt, msgspec.json.decode(r.document), r.at) for r in self._rows(query)
         ]
 
+    def add_key(self, key: AccessKey) -> None:
+        """Remember an access key; the audit has it in the same transaction."""
+        told: dict[str, Any] = {"scopes": key.scopes, "rate": key.rate, "expires_at": key.expires_at}
+        row = {"id": key.id, "name": key.name, "hash": key.hash, "document": _json(told), "at": key.at}
+        with self._writing() as connection:
+            connection.execute(sa.insert(tables.access_keys).values(row))
+            self._audited(connection, operator(), "key created", key.id, {"name": key.name, **told})
+
+    def revoke_key(self, id: str) -> bool:
+        """Revoke an access key for good; return whether it was valid until now.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such key.
+        """
+        found = {key.id: key for key in self.access_keys()}
+        if id not in found:
+            raise NotFoundError(f"there is no access key {id!r}", next_step="run `windrow keys list` and copy its id")
+        if found[id].revoked_at is not None:
+            return False
+        with self._writing() as connection:
+            connection.execute(sa.insert(tables.revocations).values(id=id, at=time.time_ns() // 1000))
+            self._audited(connection, operator(), "key revoked", id, {"name": found[id].name})
+        return True
+
+    def access_keys(self) -> list[AccessKey]:
+        """Return every access key that was ever made, oldest first."""
+        keys, revoked = tables.access_keys, tables.revocations
+        both = keys.outerjoin(revoked, revoked.c.id == keys.c.id)
+        query = sa.select(keys, revoked.c.at.label("revoked_at")).select_from(both).order_by(keys.c.number)
+        return [
+            AccessKey(
+                r.id, r.name, r.hash, tuple(told["scopes"]), told["rate"], told["expires_at"], r.at, r.revoked_at
+            )
+            for r in self._rows(query)
+            for told in [msgspec.json.decode(r.document)]
+        ]  # fmt: skip
+
+    def add_audit(self, who: str, action: str, subject: str, document: dict[str, Any]) -> None:
+        """Remember that somebody (``key:ID`` or ``os:USER``) administered something."""
+        with self._writing() as connection:
+            self._audited(connection, who, action, subject, document)
+
+    def audit(self) -> list[AuditRow]:
+        """Return everything that was ever administered, newest last."""
+        query = sa.select(tables.audit).order_by(tables.audit.c.number)
+        return [
+            AuditRow(r.who, r.action, r.subject, msgspec.json.decode(r.document), r.number, r.at)
+            for r in self._rows(query)
+        ]
+
     def change_counter(self) -> int:
         """Return how many changes were ever written, by any process.
 
@@ -260,6 +332,12 @@ class Metadata:
     def _add(self, table: sa.Table, **values: Any) -> None:
         with self._writing() as connection:
             connection.execute(sa.insert(table).values({"at": time.time_ns() // 1000, **values}))
+
+    def _audited(
+        self, connection: sa.Connection, who: str, action: str, subject: str, document: dict[str, Any]
+    ) -> None:
+        row = {"who": who, "action": action, "subject": subject, "document": _json(document)}
+        connection.execute(sa.insert(tables.audit).values(at=time.time_ns() // 1000, **row))
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

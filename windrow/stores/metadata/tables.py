@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-FORMAT = 4  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
+FORMAT = 5  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
 
 TABLES = sa.MetaData()
 
@@ -38,6 +38,9 @@ tombstones = _table("tombstones", _text("entity"), _text("hash"), _text("salt"),
 deployments = _table("deployments", _text("service", index=True), _text("release"), _text("reason"))
 overrides = _table("overrides", sa.Column("deployment", sa.Integer, nullable=False, unique=True), _text("document"))
 materializations = _table("materializations", _text("key", index=True), _text("known"))
+access_keys = _table("access_keys", _text("id", unique=True), _text("name"), _text("hash"), _text("document"))
+revocations = _table("revocations", _text("id", unique=True))
+audit = _table("audit", _text("who"), _text("action"), _text("subject"), _text("document"))
 
 # One row. Raised first by every transaction, which makes writers follow one another: rows are numbered in the order
 # in which they become visible, on PostgreSQL too. Whoever polls reads this one number.

@@ -1,0 +1,102 @@
+"""``windrow keys`` and ``windrow up --insecure``, as somebody types them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windrow.cli import run
+from windrow.serving.keyring import Keyring
+from windrow.settings import Settings
+from windrow.stores.metadata import Metadata
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WINDROW_HOME", str(tmp_path))
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert run(["keys", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_key_is_shown_once_works_and_is_never_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--scope", "outcomes", "--scope", "predict", "--rate", "2.5", "--expires", "90d")
+    made = told(capsys, "create", "till 7", *given)
+    assert (made["name"], made["scopes"], made["rate"], made["revoked"]) == (
+        "till 7",
+        ["predict", "outcomes"],
+        2.5,
+        None,
+    )
+    keyring = Keyring(Metadata(Settings.read().metadata))
+    keyring.refresh()
+    grant = keyring.find(made["key"].encode())
+    assert grant is not None
+    assert (grant.id, sorted(grant.scopes)) == (made["id"], ["outcomes", "predict"])
+    keyring.close()
+    (listed,) = told(capsys, "list")
+    assert listed == {name: value for name, value in made.items() if name != "key"}
+    assert made["key"].rpartition("_")[2] not in json.dumps([listed, told(capsys, "audit")])
+
+
+def test_for_people_the_key_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "create", "till", "--scope", "predict"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "may: predict. It is shown this once:" in first
+    assert second.startswith("wr_")
+    assert run(["keys", "list"]) == 0
+    assert second.rpartition("_")[2] not in capsys.readouterr().out
+
+
+def test_a_revoked_key_stays_in_the_list_and_in_the_audit(capsys: pytest.CaptureFixture[str]) -> None:
+    made = told(capsys, "create", "till", "--scope", "admin")
+    assert told(capsys, "revoke", made["id"]) == {"id": made["id"], "revoked": True}
+    assert told(capsys, "revoke", made["id"]) == {"id": made["id"], "revoked": False}
+    assert told(capsys, "list")[0]["revoked"] is not None
+    assert [row["action"] for row in told(capsys, "audit")] == ["key created", "key revoked"]
+    assert [row["action"] for row in told(capsys, "audit", "--last", "1")] == ["key revoked"]
+    assert run(["keys", "audit"]) == 0
+    assert "key revoked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["n"], "the key would have no scope"),
+        (["n", "--scope", "predct"], "there is no scope 'predct'.*did you mean 'predict'"),
+        (["n", "--scope", "predict", "--rate", "0"], "the rate is 0"),
+        (["n", "--scope", "predict", "--rate", "nan"], "the rate is nan"),
+        (["n", "--scope", "predict", "--rate", "inf"], "the rate is inf"),
+        (["n", "--scope", "predict", "--expires", "2020-01-01"], "expired already"),
+        (["n", "--scope", "predict", "--expires", "soon"], "a time cannot be read"),
+        ([" ", "--scope", "predict"], "no usable name"),
+        (["n" * 65, "--scope", "predict"], "no usable name"),
+        (["a\x1b[31mb", "--scope", "predict"], "no usable name"),
+    ],
+)
+def test_a_key_that_cannot_be_made_is_told_and_nothing_is_made(
+    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["keys", "create", *given]) == 1
+    assert re.search(says, capsys.readouterr().err)
+    assert told(capsys, "list") == []
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "revoke", "0123456789"]) == 1
+    assert "there is no access key '0123456789'. Next: run `windrow keys list`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["create", "list", "revoke", "audit"])
+def test_every_word_of_keys_has_help_with_an_example_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"windrow keys {name}" in shown.partition("Example:")[2]
+    assert "--json" in shown
