@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 import lmdb
 import msgspec
 
-from windrow.errors import NotFoundError, StoreError
+from windrow.errors import AwayError, NotFoundError, StoreError
 from windrow.stores.online.directory import OWN, VERSION_KEY, Group
 from windrow.stores.online.store import NEXT_STEP
 
 MAP_SIZE = 1 << 30  # address space, not disk: the file grows as rows arrive, and the map doubles when it is full
+LOOK_SECONDS = 1.0  # between two looks whether the file is still there: the map of a removed one goes on answering
 CHECK_SECONDS = 60.0  # between two looks for readers that died: until then they pin the pages they were reading
 MOVED_KEY = OWN + b"x"
 FIRST_FILE = "data.mdb"
@@ -53,11 +54,15 @@ class Environment:
         self.known: dict[str, Group | None] = {}
         self.version, self._last_txn = _UNREAD, -1
         self._checked_at, self._busy = 0.0, False
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._opened: os.stat_result | None = None  # what the file was when it was opened
         self.file, self.env = self._open(current_file(path))
 
     def read(self, work: Callable[..., _T], *given: Any) -> _T:
         """Call ``work(txn, *given)`` in a read transaction."""
         with self.lock:
+            if time.monotonic() >= self._look_at:
+                self._find_file()
             txn = self.env.begin()
             try:
                 if txn.id() != self._last_txn:
@@ -99,6 +104,18 @@ class Environment:
             txn.abort()
             self.follow()
 
+    def _find_file(self) -> None:
+        """Open the folder's file again where it is another one than ours; raise `AwayError` where there is none."""
+        if not self.write and not self._still_there():
+            self._reopen(current_file(self.path))
+        self._look_at = time.monotonic() + LOOK_SECONDS
+
+    def _still_there(self) -> bool:
+        try:
+            return self._opened is not None and os.path.samestat(self._opened, self.file.stat())
+        except OSError:
+            return False
+
     def _look(self, txn: Any) -> None:
         """Forget what is remembered of the directory if it has changed since."""
         version = txn.get(VERSION_KEY)
@@ -139,6 +156,7 @@ class Environment:
 
     def _reopen(self, file: Path) -> None:
         self.env.close()
+        self._opened = None
         self.known, self.version, self._last_txn, self._checked_at = {}, _UNREAD, -1, 0.0
         self.file, self.env = self._open(file)
 
@@ -146,6 +164,7 @@ class Environment:
         while True:
             try:
                 with guarded(self.path):
+                    self._opened = None if self.write else file.stat()
                     # Only the first file is made here; the others come complete from a compaction.
                     create = self.write and _number(file) == 0
                     env = open_file(file, write=self.write, map_size=self.map_size, create=create)
@@ -262,10 +281,10 @@ def guarded(path: Path) -> Iterator[None]:
         raise unusable(path, error) from error
 
 
-def unusable(path: Path, error: Exception) -> StoreError:
+def unusable(path: Path, error: Exception) -> AwayError:
     """Return the error of files that LMDB cannot use."""
     reason = str(getattr(error, "strerror", None) or error)[:200]
-    return StoreError(
+    return AwayError(
         f"the online store {path} cannot be used: {reason}",
         next_step="check the folder and the disk, or set WINDROW_ONLINE",
     )
