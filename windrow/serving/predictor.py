@@ -57,6 +57,8 @@ class CompiledPredictor:
                 return [self._one.predict(matrix)]  # a bundle refuses missing and infinite values only
             return _plain(self._bundle.predict_matrix(matrix))
         except ModelError as error:
+            if all(vectors.finite):
+                raise  # it takes such rows: what failed is the model
             raise value_refused(error.what, error.next_step) from error
 
     def close(self) -> None:
