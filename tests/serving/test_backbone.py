@@ -69,6 +69,8 @@ def test_a_challenger_that_raises_is_answered_for_by_the_golden_release(
     assert ask(pair, GOOD).outputs == [0.25]
     made = ask(pair, RAISING)
     assert made.outputs == ask([golden], RAISING).outputs
+    assert made.others
+    assert made.reasons
     assert (made.others[0].name, made.reasons[0]) == ("fraud-1", ("model-failed",))
     assert challenger.breaker.failures == 1
 
@@ -165,6 +167,8 @@ def test_a_challenger_beside_the_worker_is_not_waited_for_longer_than_its_share(
         made = ask((challenger, golden), {"customer_id": "anna"})
     finally:
         challenger.predictor.close()
+    assert made.others
+    assert made.reasons
     assert (made.others[0].name, made.reasons[0]) == ("churn-1", ("deadline",))
     assert made.outputs == ask([golden], {"customer_id": "anna"}).outputs
 

@@ -51,19 +51,20 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
         What the release that was asked was given, or would have been.
     outputs
         One for each row.
-    gathered
-        When the features were there, nanoseconds of the performance counter.
+    gathered, done
+        When the features were there, and the outputs: nanoseconds of the performance counter.
     reasons
-        Row -> why it is degraded: reasons of its vector, then why the release did not answer.
+        Row -> why it is degraded: reasons of its vector, then why the release did not answer. None for "all is well".
     others
-        Row -> who answered instead.
+        Row -> who answered instead, or None.
     """
 
     vectors: Vectors
     outputs: list[Output]
     gathered: int
-    reasons: Mapping[int, tuple[str, ...]] = {}
-    others: Mapping[int, Other] = {}
+    done: int
+    reasons: Mapping[int, tuple[str, ...]] | None = None
+    others: Mapping[int, Other] | None = None
 
 
 class Backbone:
@@ -103,15 +104,16 @@ class Backbone:
         asked = candidates[0]
         until = begun + asked.deadline
         share = until if len(candidates) == 1 else begun + int(_SHARE * asked.deadline)
-        vectors, gathered, outputs = None, 0, dict[int, Output]()
-        gap: _Gap | None
+        vectors, gathered = None, 0
+        outputs: dict[int, Output] = {}
         try:
             vectors = asked.transformer.vectors(rows, times)
             gathered = _clock()
             if not vectors.degraded:
-                return Answers(vectors, await _run(asked, vectors, gathered, share), gathered)
+                made, done = await _run(asked, vectors, gathered, share)
+                return Answers(vectors, made, gathered, done)
         except Exception as error:  # noqa: BLE001 - whatever failed, the fallback may answer; else it is raised again
-            gap = _gap(error, range(len(rows)))
+            gap: _Gap | None = _gap(error, range(len(rows)))
         else:
             outputs, gap = await _degraded(asked, vectors, gathered, share)
         if vectors is None:
@@ -124,9 +126,9 @@ class Backbone:
         return self._told(asked.name, _completed(vectors, gathered, outputs, gap, others))
 
     def _told(self, service: str, answers: Answers) -> Answers:
-        for reasons in answers.reasons.values():
+        for reasons in (answers.reasons or {}).values():
             self.degraded.update((service, reason) for reason in reasons)
-        self.fallbacks.update((service, other.name) for other in answers.others.values())
+        self.fallbacks.update((service, other.name) for other in (answers.others or {}).values())
         return answers
 
 
@@ -156,7 +158,7 @@ async def _degraded(
     away = next((row for row, reasons in vectors.degraded.items() if AWAY in reasons), None)
     try:
         some = only(vectors, direct) if left else vectors
-        made = await _run(asked, some, gathered, until) if direct else []
+        made = (await _run(asked, some, gathered, until))[0] if direct else []
     except Exception as error:  # noqa: BLE001 - as above
         if away is not None and isinstance(error, RequestError) and error.kind == "value-refused":
             # The model does not take missing values, and that these are missing is not the caller's doing.
@@ -177,7 +179,7 @@ async def _others(
         try:
             vectors = candidate.transformer.vectors([row for row, _ in asks], [time for _, time in asks])
             if not (vectors.degraded and rows_for_fallback(candidate.release, vectors)):
-                outputs = await _run(candidate, vectors, _clock(), until)
+                outputs, _ = await _run(candidate, vectors, _clock(), until)
                 return [(output, Other(candidate, vectors, at)) for at, output in enumerate(outputs)]
         except Exception as error:  # noqa: BLE001 - the next of the chain may answer; why this one did not is said
             _log.warning("release %s could not answer in place of another: %s", candidate.release.id, error)
@@ -199,11 +201,11 @@ def _completed(
         outputs[row], by[row] = output, other
         if gap and gap.why:
             reasons[row] = (*reasons.get(row, ()), gap.why)
-    return Answers(vectors, [outputs[row] for row in range(len(vectors))], gathered, reasons, by)
+    return Answers(vectors, [outputs[row] for row in range(len(vectors))], gathered, _clock(), reasons, by)
 
 
-async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> list[Output]:
-    """Run the model of a release on whole rows, unless it is left alone; raise if it is late or says no number."""
+async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> tuple[list[Output], int]:
+    """Run the model of a release, unless it is left alone; return outputs and time, raise if late or no number."""
     breaker = service.breaker
     if breaker.failures and not breaker.allows():
         raise _resting(service)
@@ -215,14 +217,15 @@ async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> 
             # A sum is finite only if all its parts are.
             if not math.isfinite(sum(output) if isinstance(output, list) else output):
                 raise _no_number()
-        if _clock() > until:
+        done = _clock()
+        if done > until:
             raise _late()
     except Exception as error:
         _count(service, error, _clock() - now)
         raise
     if breaker.failures:
         breaker.succeeded()
-    return outputs
+    return outputs, done
 
 
 def _count(service: LiveService, error: Exception, spent: int) -> None:

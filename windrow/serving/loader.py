@@ -44,7 +44,9 @@ class Loader:
         self._heard: dict[str, int] = {}
 
     def changed(self) -> int:
-        """Return a number that differs when the metadata were written to."""
+        """Return a number that differs when the metadata were written to; look after the online store as well."""
+        if self._online is not None:
+            self._online.check()
         return self._metadata.change_counter()
 
     def find(self) -> dict[str, str | None]:

@@ -99,7 +99,7 @@ class Plane:
         rows = asks[0].rows if len(asks) == 1 else _joined(asks)
         times = [now if time is None else time for time in rows.times]
         answers = await self.backbone.answer((service,), rows.values, times, begun=asks[0].begun)
-        spent = answers.gathered - begun, _clock() - answers.gathered
+        spent = answers.gathered - begun, answers.done - answers.gathered
         self._log.append(_predictions(asks, times, answers=answers, now=now, spent=spent))
         return _spoken(asks, answers, now)
 
@@ -175,9 +175,9 @@ def _predictions(
 
 
 def _amend(records: Sequence[LogRecord], answers: Answers) -> None:
-    for row, reasons in answers.reasons.items():
+    for row, reasons in (answers.reasons or {}).items():
         records[row].degraded = ",".join(reasons)
-    for row, other in answers.others.items():
+    for row, other in (answers.others or {}).items():
         record, vectors = records[row], other.vectors
         record.answered_by, record.release = other.name, ""
         if other.service is not None and vectors is not None:
@@ -202,7 +202,7 @@ def _spoken(asks: Sequence[Ask], answers: Answers, now: int) -> list[bytes]:
 
 
 def _marks(answers: Answers) -> dict[int, Mark]:
-    reasons, others = answers.reasons, answers.others
+    reasons, others = answers.reasons or {}, answers.others or {}
     marks = {row: Mark(reasons.get(row, ())) for row in {*reasons, *others}}
     for row, other in others.items():
         mark = marks[row] = Mark(reasons.get(row, ()), other.name)

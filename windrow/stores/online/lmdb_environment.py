@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,6 @@ from windrow.stores.online.directory import OWN, VERSION_KEY, Group
 from windrow.stores.online.store import NEXT_STEP
 
 MAP_SIZE = 1 << 30  # address space, not disk: the file grows as rows arrive, and the map doubles when it is full
-LOOK_SECONDS = 1.0  # between two looks whether the file is still there: the map of a removed one goes on answering
 CHECK_SECONDS = 60.0  # between two looks for readers that died: until then they pin the pages they were reading
 MOVED_KEY = OWN + b"x"
 FIRST_FILE = "data.mdb"
@@ -54,15 +53,12 @@ class Environment:
         self.known: dict[str, Group | None] = {}
         self.version, self._last_txn = _UNREAD, -1
         self._checked_at, self._busy = 0.0, False
-        self._look_at = time.monotonic() + LOOK_SECONDS
         self._opened: os.stat_result | None = None  # what the file was when it was opened
         self.file, self.env = self._open(current_file(path))
 
     def read(self, work: Callable[..., _T], *given: Any) -> _T:
         """Call ``work(txn, *given)`` in a read transaction."""
         with self.lock:
-            if time.monotonic() >= self._look_at:
-                self._find_file()
             txn = self.env.begin()
             try:
                 if txn.id() != self._last_txn:
@@ -104,11 +100,15 @@ class Environment:
             txn.abort()
             self.follow()
 
-    def _find_file(self) -> None:
-        """Open the folder's file again where it is another one than ours; raise `AwayError` where there is none."""
-        if not self.write and not self._still_there():
-            self._reopen(current_file(self.path))
-        self._look_at = time.monotonic() + LOOK_SECONDS
+    def check_file(self) -> None:
+        """Open the folder's file again where it is another one than ours, or close ours where there is none.
+
+        The map of a removed file would go on answering with what it held. What follows finds it closed.
+        """
+        with self.writing, self.lock:
+            if not self.write and not self._still_there():
+                with suppress(AwayError):
+                    self._reopen(current_file(self.path))
 
     def _still_there(self) -> bool:
         try:

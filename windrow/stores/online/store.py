@@ -123,6 +123,10 @@ class OnlineStore(Protocol):
         """Return the number of entities of a group."""
         ...
 
+    def check(self) -> None:
+        """Notice what a reader cannot: that its files were removed. Called now and then, beside the reads."""
+        ...
+
     def mark(self, name: str) -> bytes | None:
         """Return what a transaction kept under `name`, or None."""
         ...
