@@ -9,7 +9,8 @@ from windrow.schema import RESERVED_NAMES, Entity, Field, Status, check_dtype, c
 
 
 def test_statuses_have_the_numbers_that_tables_hold() -> None:
-    assert {s.name: int(s) for s in Status} == {"PRESENT": 0, "NULL": 1, "NOT_FOUND": 2, "EXPIRED": 3}
+    numbers = {"PRESENT": 0, "NULL": 1, "NOT_FOUND": 2, "EXPIRED": 3, "UNAVAILABLE": 4}
+    assert {s.name: int(s) for s in Status} == numbers
 
 
 def test_an_entity_keeps_its_keys_in_order_and_never_null() -> None:

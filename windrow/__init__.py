@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from windrow.features.view import FeatureView
     from windrow.models.columns import columns
     from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, Latency, Slices, Waiver
+    from windrow.models.online import Online
     from windrow.models.runs import runs, trials
-    from windrow.models.service import Batch, Drift, Notebook, Online, PredictionService, Stream
+    from windrow.models.service import Batch, Drift, Notebook, PredictionService, Stream
     from windrow.models.split import GroupSplit, RandomSplit, StratifiedSplit, TimeSplit
     from windrow.retrieval import history, latest
     from windrow.schema import Entity, Field, Status
@@ -46,8 +47,9 @@ _HOMES = {
     "windrow.features.view": ("FeatureView",),
     "windrow.models.columns": ("columns",),
     "windrow.models.gate": ("BetterThanGolden", "Calibration", "Fairness", "Gate", "Latency", "Slices", "Waiver"),
+    "windrow.models.online": ("Online",),
     "windrow.models.runs": ("runs", "trials"),
-    "windrow.models.service": ("Batch", "Drift", "Notebook", "Online", "PredictionService", "Stream"),
+    "windrow.models.service": ("Batch", "Drift", "Notebook", "PredictionService", "Stream"),
     "windrow.models.split": ("GroupSplit", "RandomSplit", "StratifiedSplit", "TimeSplit"),
     "windrow.retrieval": ("history", "latest"),
     "windrow.schema": ("Entity", "Field", "Status"),

@@ -12,6 +12,7 @@
     +-- StoreError               a table, online store, log or sink cannot be used
     |   +-- NotFoundError        nothing is stored under that name yet
     |   +-- PastError            a time before what the online store still tells apart
+    |   +-- AwayError            a store that does not answer now, and may later
     +-- ModelError               an estimator does not fit its view, or a bundle is unsound
     |   +-- ParityError          a compiled model does not answer as the original does
     +-- RequestError             a request that cannot be answered (carries an HTTP status)
@@ -156,6 +157,17 @@ class NotFoundError(StoreError):
 
 class PastError(StoreError):
     """A time before what the online store still tells apart."""
+
+
+class AwayError(StoreError):
+    """A store that does not answer now, and may later: its server is down, its file is gone.
+
+    `slow` says that the caller has waited for it.
+    """
+
+    def __init__(self, what: str, *, next_step: str = "", slow: bool = False) -> None:
+        self.slow = slow
+        super().__init__(what, next_step=next_step)
 
 
 class ModelError(WindrowError):

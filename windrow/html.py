@@ -249,7 +249,11 @@ def _newest(key: str) -> tuple[str, str]:
 def _online(service: PredictionService) -> str:
     if service.online is None:
         return "no"
-    return f"p99 <= {service.online.p99_ms:g} ms; unknown entity: {service.online.unknown_entity}"
+    online = service.online
+    told = [
+        f"{name.replace('_', ' ')}: {getattr(online, name)}" for name in ("unknown_entity", "expired", "store_away")
+    ]
+    return "; ".join([f"p99 <= {online.p99_ms:g} ms", f"deadline {online.deadline_ms:g} ms", *told])
 
 
 def _moment(micros: int) -> str:

@@ -29,6 +29,7 @@ class Status(IntEnum):
     NULL = 1
     NOT_FOUND = 2
     EXPIRED = 3
+    UNAVAILABLE = 4  # of a request only: the store that has it did not answer
 
 
 class Field(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ def model():
 def football(**options) -> PredictionService:
     label = Label.joined(results, on="match_id", matures_after="1d", column="result", classes=CLASSES)
     given = {"model": model, "split": TimeSplit(test="50d"), "gates": [Gate("accuracy", at_least=0.5)], **options}
-    return PredictionService("football", view, label, online=Online(), **given)
+    return PredictionService("football", view, label, **{"online": Online(), **given})
 
 
 def football_world(folder: Path) -> World:

@@ -94,7 +94,30 @@ def release_fraud(
     return _register(settings, FRAUD, f"fraud-{number}", payload, golden, promote=promote, number=number, **facts)
 
 
-def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) -> str:
+def release_raising(settings: Settings, number: int = 1, *, promote: bool = True, **facts: Any) -> str:
+    """Release an ONNX model that answers 0.25, and raises for an amount of 100 or more."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    share = np.tile(np.array([[0.75, 0.25]], dtype=np.float32), (100, 1))
+    given = {"answers": share, "first": np.array([1]), "end": np.array([2]), "axis": np.array([1])}
+    nodes = [
+        helper.make_node("Slice", [MATRIX_INPUT, "first", "end", "axis"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis"], ["amounts"]),
+        helper.make_node("Cast", ["amounts"], ["places"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["answers", "places"], ["probabilities"]),
+    ]
+    inputs = [helper.make_tensor_value_info(MATRIX_INPUT, TensorProto.FLOAT, [None, 3])]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])]
+    held = [numpy_helper.from_array(values, name) for name, values in given.items()]
+    graph = helper.make_graph(nodes, "raising", inputs, outputs, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    frame = {name: np.array([1, 2], dtype=np.float32) for name in FRAUD.feature_names}
+    golden = golden_pairs(frame, np.array([0.25, 0.25]))
+    id = f"fraud-{number}"
+    return _register(settings, FRAUD, id, model.SerializeToString(), golden, promote=promote, number=number, **facts)
+
+
+def release_churn(settings: Settings, number: int = 1, *, promote: bool = True, **facts: Any) -> str:
     """Release a pipeline with one-hot encoding that stays in scikit-learn."""
     import pandas as pd
     from sklearn.compose import make_column_transformer
@@ -120,7 +143,7 @@ def release_churn(settings: Settings, number: int = 1, *, promote: bool = True) 
         layout="columns",
         promote=promote,
         number=number,
-        unknown_entity="predict",
+        **{"unknown_entity": "predict", **facts},
     )
 
 

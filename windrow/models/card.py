@@ -7,6 +7,7 @@ from html import escape
 
 from windrow.clock import from_micros, spoken
 from windrow.features.contract import Contract
+from windrow.models.policies import Policy
 from windrow.models.release import Release
 
 FILE = "card.html"
@@ -144,11 +145,16 @@ def _features(contract: Contract) -> list[_Cells]:
     ]
 
 
+_DONE: dict[Policy, str] = {
+    "predict": "answered with missing values", "fallback": "answered by the fallback", "refuse": "refused",
+}  # fmt: skip
+
+
 def _limits(release: Release) -> list[str]:
     refused = release.parity.get("refused_by_the_original", {})
     told = [f"It refuses {kind} values of {', '.join(names)}." for kind, names in refused.items() if names]
-    unknown = "answered with missing values" if release.unknown_entity == "predict" else "refused"
-    told.append(f"An entity that was never published is {unknown}.")
+    told.append(f"An entity that was never published is {_DONE[release.unknown_entity]}.")
+    told.append(f"While the online store is away, a request that needs it is {_DONE[release.policies.store_away]}.")
     told += [
         f"Values of {lookup.group} older than {spoken(lookup.ttl)} count as missing."
         for lookup in release.contract.lookups

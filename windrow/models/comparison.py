@@ -114,6 +114,7 @@ def _serving(release: Release) -> Facts:
         "backend": release.backend,
         "p99 ms": budget,
         "unknown entity": release.unknown_entity,
+        **{name.replace("_", " "): str(value) for name, value in msgspec.structs.asdict(release.policies).items()},
         "schedule": release.schedule,
     }
 

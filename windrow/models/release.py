@@ -9,6 +9,7 @@ import msgspec
 
 from windrow.errors import ModelError, listed
 from windrow.features.contract import Contract
+from windrow.models.policies import Policies, Policy
 
 FORMAT = 1
 
@@ -142,6 +143,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         Of the on-demand module's text, which the contract carries.
     environment
         Package -> version at training time.
+    unknown_entity, policies
+        What becomes of a row with an entity that was never published, and of other requests that cannot be answered
+        as they should.
     p99_ms
         Latency budget, None when the service is not online.
     schedule
@@ -172,7 +176,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     on_demand_sha256: str
     environment: dict[str, str]
-    unknown_entity: Literal["predict", "refuse"] = "refuse"
+    unknown_entity: Policy = "refuse"
+    policies: Policies = Policies()
     p99_ms: float | None = None
     schedule: str = "@daily"
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)

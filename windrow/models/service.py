@@ -20,38 +20,13 @@ from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
 from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_classes, check_declared
 from windrow.models.keys import label_keys
+from windrow.models.online import Online, check_online
 from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
 from windrow.schema import EVENT_TIME, check_name, fingerprint
 
 SINKS = ("delta", "duckdb", "postgres")
 _CRON = re.compile(r"@(hourly|daily|midnight|weekly|monthly|yearly|annually)|[\dA-Za-z*/,#?-]+( [\dA-Za-z*/,#?-]+){4}")
-
-
-@dataclass(frozen=True)
-class Online:
-    """Serve over HTTP.
-
-    Parameters
-    ----------
-    p99_ms
-        The latency budget.
-    unknown_entity
-        ``predict`` with missing values (and say so), or ``refuse`` with 404.
-    """
-
-    p99_ms: float = 50.0
-    unknown_entity: Literal["predict", "refuse"] = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.unknown_entity not in ("predict", "refuse"):
-            raise UnknownNameError(
-                "policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()"
-            )
-        if not (isinstance(self.p99_ms, int | float) and 0 < self.p99_ms < 60_000):
-            raise DeclarationError(
-                f"Online(p99_ms={self.p99_ms!r}) is no latency budget", next_step="give milliseconds, such as p99_ms=20"
-            )
 
 
 @dataclass(frozen=True)
@@ -414,6 +389,7 @@ def _check(service: PredictionService) -> None:
     _check_split(service, where=where)
     label_keys(service)
     if service.online is not None:
+        check_online(service.online, service.label, service.view, where=where)
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:
             raise DeclarationError(

@@ -25,6 +25,7 @@ from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import against
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
+from windrow.models.policies import Policies
 from windrow.models.registry import Registry
 from windrow.models.release import DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
@@ -213,6 +214,7 @@ def _release(
         metrics=judged["metrics"], baseline=judged["baseline"], gates=[], files=files,
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",
+        policies=service.online.policies_for(service.label.classes) if service.online else Policies(),
         p99_ms=service.online.p99_ms if service.online else None,
         schedule=service.batch.schedule if service.batch else "@daily",
     )  # fmt: skip

@@ -63,6 +63,7 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     """The answer to one row: `value` is the model's output, of two classes also called `probability`.
 
     Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
+    `degraded` says why it is not what it could have been, and `answered_by` who answered where the release did not.
     """
 
     value: float
@@ -70,6 +71,16 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     probability: float | None = None
     class_: str | None = msgspec.field(default=None, name="class")
     probabilities: dict[str, float] | None = None
+    degraded: tuple[str, ...] | None = None
+    answered_by: str | None = None
+
+
+class Mark(msgspec.Struct, gc=False):
+    """What is said of a row that is degraded; `statuses` are those of who answered, where it is another release."""
+
+    degraded: tuple[str, ...]
+    answered_by: str | None = None
+    statuses: msgspec.Raw | None = None
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -127,10 +138,16 @@ class Speaker:
         self._last: tuple[Mapping[str, int], msgspec.Raw] = {}, msgspec.Raw(b"{}")
 
     def answer(
-        self, request_id: str, outputs: Sequence[Output], statuses: Sequence[Mapping[str, int]], *, now: int
+        self,
+        request_id: str,
+        outputs: Sequence[Output],
+        statuses: Sequence[Mapping[str, int]],
+        *,
+        now: int,
+        marks: Mapping[int, Mark] | None = None,
     ) -> bytes:
-        """Return the JSON of an answer."""
-        said = self._said
+        """Return the JSON of an answer; `marks` are of the rows that are degraded."""
+        said = self.said
         if self._names:
             predictions = [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
         else:
@@ -138,6 +155,10 @@ class Speaker:
                 Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
                 for value, status in zip(outputs, statuses, strict=True)
             ]
+        for row, mark in marks.items() if marks else ():
+            made = predictions[row]
+            made.degraded, made.answered_by = mark.degraded, mark.answered_by
+            made.statuses = mark.statuses or made.statuses
         return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
 
     def _chosen(self, shares: list[float], statuses: msgspec.Raw) -> Prediction:
@@ -145,7 +166,8 @@ class Speaker:
         shared = dict(zip(self._names, shares, strict=True))
         return Prediction(place_of(shares), statuses, class_=name, probabilities=shared)
 
-    def _said(self, status: Mapping[str, int]) -> msgspec.Raw:
+    def said(self, status: Mapping[str, int]) -> msgspec.Raw:
+        """Return the text of what is known of each value."""
         # The transformer gives one and the same mapping to all rows that have everything.
         last, text = self._last
         if status is not last:

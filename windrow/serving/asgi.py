@@ -32,6 +32,7 @@ _PLAIN = (b"", b"identity")
 
 _ACTIONS = ("predict", "outcomes")
 _JSON, _PROBLEM = b"application/json", b"application/problem+json"
+_SOON = b"1"  # seconds after which a request may be tried again
 _CARDS = "/ui/releases/"
 _log = logging.getLogger("windrow.serving")
 
@@ -57,7 +58,7 @@ class WindrowMiddleware:
         self._pages: dict[str, Callable[[], Reply]] = {
             "/healthz": lambda: Reply(200, b'{"status":"alive"}'),
             "/livez": lambda: Reply(200, b'{"status":"alive"}'),
-            "/readyz": lambda: Reply(200, encode(pages.readiness(worker.live))),
+            "/readyz": lambda: Reply(200, encode(pages.readiness(worker))),
             "/metrics": lambda: Reply(200, worker.measured(), CONTENT_TYPE_LATEST.encode()),
             "/v1/openapi.json": self._openapi,
             "/docs.json": self._openapi,
@@ -79,6 +80,8 @@ class WindrowMiddleware:
         if reply.retry_after:
             headers.append((b"retry-after", reply.retry_after))
         headers += reply.more
+        if self._worker.admission.draining:
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -89,6 +92,7 @@ class WindrowMiddleware:
         inside = getattr(server, "middleware_stack", None)
         if scope["type"] == "lifespan" and inside is not None:
             server.middleware_stack = WindrowMiddleware(inside, worker=self._worker)
+            self._worker.admission.drain_on_terminate()
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         try:
@@ -127,7 +131,10 @@ class WindrowMiddleware:
 
     async def _posted(self, name: str, action: str, scope: Scope, receive: Receive) -> Reply:
         begin, worker = time.perf_counter(), self._worker
-        request_id = worker.plane.new_id()
+        request_id, admission = worker.plane.new_id(), worker.admission
+        if admission.draining or admission.in_flight >= admission.most:
+            return self._turned_away(name, action, request_id)
+        admission.in_flight += 1
         try:
             body = await read_body(scope, receive)
             reply = Reply(200, await self._call(action, scope)(name, body, request_id=request_id))
@@ -135,6 +142,8 @@ class WindrowMiddleware:
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the caller gets a problem and the log a record
             reply = self._failed(name, error, request_id)
+        finally:
+            admission.in_flight -= 1
         known = name if name in worker.live.services else ""
         worker.metrics.observe(known, action, reply.status, time.perf_counter() - begin)
         return reply
@@ -190,7 +199,13 @@ class WindrowMiddleware:
             self._worker.plane.failure(name, told, request_id=request_id)
         except Exception as second:  # noqa: BLE001 - the log is what fails here, and the caller must hear of that
             told = _told(second, request_id)
-        return Reply(told.status, problem(told, request_id), _PROBLEM)
+        return _unanswered(told, request_id)
+
+    def _turned_away(self, name: str, action: str, request_id: str) -> Reply:
+        # Neither read nor logged: it costs next to nothing, so that there is time for those who are answered.
+        told = self._worker.admission.refusal()
+        self._worker.metrics.observe(name if name in self._worker.live.services else "", action, told.status, 0.0)
+        return _unanswered(told, request_id)
 
     def _read(self, method: str, page: Callable[[], Reply]) -> Reply:
         if method not in ("GET", "HEAD"):
@@ -225,6 +240,11 @@ class WindrowMiddleware:
     def _openapi(self) -> Reply:
         releases = {name: service.release for name, service in self._worker.live.services.items()}
         return Reply(200, encode(openapi(releases, self._worker.ingest.streams)))
+
+
+def _unanswered(told: RequestError, request_id: str) -> Reply:
+    retry = _SOON if told.status in (429, 503) else b""
+    return Reply(told.status, problem(told, request_id), _PROBLEM, retry_after=retry)
 
 
 async def read_body(scope: Scope, receive: Receive, *, kind: bytes = _JSON) -> bytes:

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from windrow.errors import RequestError, WindrowError, listed
 from windrow.models.release import Release
 from windrow.serving.answers import Speaker
+from windrow.serving.breaker import Breaker
 from windrow.serving.predictor import Predictor
 from windrow.serving.recorder import Recorder
 from windrow.serving.requests import RowReader
-from windrow.serving.transformer import Transformer, Vectors
+from windrow.serving.transformer import Transformer
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 2.0
@@ -30,7 +31,7 @@ _log = logging.getLogger("windrow.serving")
 class LiveService:
     """One release with all it needs to answer; never changed, only replaced as a whole.
 
-    `override` says who signed for it where the rules of promotion refused it.
+    `override` says who signed for it where the rules of promotion refused it; `breaker` leaves a failing model alone.
     """
 
     release: Release
@@ -38,6 +39,7 @@ class LiveService:
     predictor: Predictor
     now: Callable[[], int]
     override: Mapping[str, Any] | None = None
+    breaker: Breaker = field(default_factory=Breaker)
 
     @property
     def name(self) -> str:
@@ -69,25 +71,9 @@ class LiveService:
         return tuple(dict.fromkeys(used))
 
     @cached_property
-    def _refuses(self) -> bool:
-        return self.release.unknown_entity == "refuse"
-
-    def check_known(self, vectors: Vectors) -> None:
-        """Raise 404 where a row's entity is unknown and the service is declared to refuse that."""
-        if not (vectors.unknown and self._refuses):
-            return
-        row, groups = next(iter(vectors.unknown.items()))
-        group = groups[0]
-        keys = next(lk.fields for lk in self.release.contract.lookups if lk.group == group and lk.fields)
-        where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
-        step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"
-        raise RequestError(
-            404,
-            "unknown-entity",
-            f"Group {group!r} has no row for this entity (status not_found)",
-            where=where,
-            next_step=step,
-        )
+    def deadline(self) -> int:
+        """Nanoseconds that a request may take."""
+        return round(self.release.policies.deadline_ms * 1_000_000)
 
 
 @dataclass(frozen=True)

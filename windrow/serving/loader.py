@@ -9,9 +9,11 @@ from windrow.errors import ModelError, NotFoundError, RequestError
 from windrow.models.bundle import load_bundle, read_release
 from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
+from windrow.serving.breaker import Breaker
 from windrow.serving.live import LiveService
 from windrow.serving.predictor import CompiledPredictor, Predictor
 from windrow.serving.side_process import SidePredictor
+from windrow.serving.store_guard import READ_SECONDS, GuardedStore
 from windrow.serving.transformer import Transformer
 from windrow.serving.warmer import warm
 from windrow.settings import Settings
@@ -35,12 +37,16 @@ class Loader:
         self._metadata = Metadata(settings.metadata)
         self._registry = Registry(self._metadata, settings.folder("releases"))
         self._online: OnlineStore | None = None
+        self.breaker = Breaker()
+        """Of the online store, which all releases share."""
         self._spans: Mapping[str, Span] = {}
         self._latest: dict[_ClockKey, int] = {}
         self._heard: dict[str, int] = {}
 
     def changed(self) -> int:
-        """Return a number that differs when the metadata were written to."""
+        """Return a number that differs when the metadata were written to; look after the online store as well."""
+        if self._online is not None:
+            self._online.check()
         return self._metadata.change_counter()
 
     def find(self) -> dict[str, str | None]:
@@ -60,7 +66,8 @@ class Loader:
         """
         release = self._registry.release(id)
         check_functions(release)
-        transformer = Transformer(release.contract, self._store() if release.contract.lookups else None)
+        online = self._store() if release.contract.lookups else None
+        transformer = Transformer(release.contract, online, defaults=release.policies.defaults)
         predictor = self._predictor(release)
         try:
             return warm(LiveService(release, transformer, predictor, self._clock(release), self._override(release)))
@@ -103,11 +110,11 @@ class Loader:
         deployed = [d for d in self._metadata.deployments(release.service) if d.release == release.id]
         return deployed[-1].override if deployed else None
 
-    def _store(self) -> OnlineStore:
+    def _store(self) -> GuardedStore:
         # Opened with the first release, not before: on a new machine nobody has written to it yet.
         if self._online is None:
-            self._online = open_online(self._settings.online)
-        return self._online
+            self._online = open_online(self._settings.online, timeout=READ_SECONDS)
+        return GuardedStore(self._online, self.breaker)
 
     def _clock(self, release: Release) -> Callable[[], int]:
         clock = self._settings.clock

@@ -23,6 +23,16 @@ class IngestFacts(NamedTuple):
     backlog: int = 0
 
 
+class BackboneFacts(NamedTuple):
+    """What goes wrong: breakers by name, rows by (service, reason) and (service, who answered instead), requests turned away."""
+
+    breakers: Mapping[str, str] = {}
+    degraded: Mapping[tuple[str, str], int] = {}
+    fallbacks: Mapping[tuple[str, str], int] = {}
+    turned_away: Mapping[str, int] = {}
+    in_flight: int = 0
+
+
 class Metrics:
     """What one worker has answered.
 
@@ -39,7 +49,7 @@ class Metrics:
         self._seconds: dict[str, list[int]] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self.live: dict[str, str] = {}
-        self.ingest = IngestFacts()
+        self.ingest, self.backbone = IngestFacts(), BackboneFacts()
 
     def observe(self, service: str, route: str, status: int, seconds: float) -> None:
         """Count one request to a live service (or to "", where there is none)."""
@@ -78,7 +88,32 @@ class Metrics:
         for service, release in sorted(self.live.items()):
             live.add_metric([service, release], 1)
         yield live
+        yield from self._held()
         yield from self._ingested()
+
+    def _held(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        facts = self.backbone
+        breakers = GaugeMetricFamily(
+            "windrow_breaker_open", "1 for what is left alone, 0.5 while it is tried, 0 else", labels=["name"]
+        )
+        for name, state in facts.breakers.items():
+            breakers.add_metric([name], _OPEN[state])
+        yield breakers
+        degraded = CounterMetricFamily("windrow_degraded", "Rows with something wrong", labels=["service", "reason"])
+        for labels, count in sorted(facts.degraded.items()):
+            degraded.add_metric(list(labels), count)
+        yield degraded
+        fallbacks = CounterMetricFamily("windrow_fallbacks", "Rows answered by another", labels=["service", "by"])
+        for labels, count in sorted(facts.fallbacks.items()):
+            fallbacks.add_metric(list(labels), count)
+        yield fallbacks
+        turned_away = CounterMetricFamily("windrow_turned_away", "Requests that did not come in", labels=["reason"])
+        for reason, count in sorted(facts.turned_away.items()):
+            turned_away.add_metric([reason], count)
+        yield turned_away
+        yield GaugeMetricFamily("windrow_in_flight", "Requests that are being answered", value=facts.in_flight)
 
     def _ingested(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -95,6 +130,9 @@ class Metrics:
         ):
             yield CounterMetricFamily(f"windrow_ingest_{what}", help_, value=value)
         yield GaugeMetricFamily("windrow_ingest_backlog_bytes", "Events not in the lake yet", value=facts.backlog)
+
+
+_OPEN = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, int]]:

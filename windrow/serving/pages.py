@@ -6,12 +6,15 @@ import html
 import re
 from pathlib import Path
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windrow.clock import from_micros
 from windrow.errors import RequestError, listed
 from windrow.serving.live import LiveService, LiveServices
 from windrow.serving.openapi import row_schema
+
+if TYPE_CHECKING:
+    from windrow.serving.worker import Worker
 
 _REPORT = re.compile(r"/ui/reports/([a-z][a-z0-9_]{0,62})/([A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.html)")
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
@@ -49,6 +52,7 @@ def describe(service: LiveService) -> dict[str, Any]:
         "backend": release.backend,
         "backend_reason": release.backend_reason,
         "unknown_entity": release.unknown_entity,
+        "policies": release.policies,
         "request": row_schema(release.contract),
         "features": [{"name": f.name, "dtype": f.dtype} for f in release.contract.features],
         "groups": release.groups,
@@ -60,16 +64,21 @@ def describe(service: LiveService) -> dict[str, Any]:
     }
 
 
-def readiness(live: LiveServices) -> dict[str, Any]:
-    """Return the live releases by service.
+def readiness(worker: Worker) -> dict[str, Any]:
+    """Return the live releases by service, and the circuit breakers that are not closed.
 
     Raises
     ------
     RequestError
-        503 until each has answered a warm-up prediction.
+        503 until each has answered a warm-up prediction, and from the moment on in which the worker is to end.
     """
+    live = worker.live
+    if worker.admission.draining:
+        raise RequestError(503, "draining", "The service is being stopped", next_step="ask another process")
     if live.ready:
-        return {"status": "ready", "releases": {n: s.release.id for n, s in sorted(live.services.items())}}
+        told: dict[str, Any] = {n: s.release.id for n, s in sorted(live.services.items())}
+        resting = {name: state for name, state in worker.breakers().items() if state != "closed"}
+        return {"status": "ready", "releases": told} | ({"breakers": resting} if resting else {})
     if live.failures:
         name, reason = next(iter(sorted(live.failures.items())))
         raise RequestError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,10 +11,10 @@ from typing import Protocol
 import msgspec
 
 from windrow.errors import RequestError
-from windrow.serving.answers import Output, encode, place_of
+from windrow.serving.answers import Mark, encode, place_of
+from windrow.serving.backbone import Answers, Backbone
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
-from windrow.serving.transformer import Vectors
 from windrow.stores.log import LogRecord
 
 _clock = time.perf_counter_ns
@@ -59,7 +58,7 @@ class Plane:
     """
 
     def __init__(self, services: Services, log: Log) -> None:
-        self._services, self._log = services, log
+        self._services, self._log, self.backbone = services, log, Backbone()
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -99,13 +98,10 @@ class Plane:
         now = service.now()
         rows = asks[0].rows if len(asks) == 1 else _joined(asks)
         times = [now if time is None else time for time in rows.times]
-        vectors = service.transformer.vectors(rows.values, times)
-        service.check_known(vectors)
-        gathered = _clock()
-        outputs = _numbers(await service.predictor.predict(vectors))
-        spent = gathered - begun, _clock() - gathered
-        self._log.append(_predictions(asks, times, vectors=vectors, outputs=outputs, now=now, spent=spent))
-        return _answers(asks, outputs, vectors, now)
+        answers = await self.backbone.answer((service,), rows.values, times, begun=asks[0].begun)
+        spent = answers.gathered - begun, answers.done - answers.gathered
+        self._log.append(_predictions(asks, times, answers=answers, now=now, spent=spent))
+        return _spoken(asks, answers, now)
 
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
@@ -145,15 +141,10 @@ def _joined(asks: Sequence[Ask]) -> Rows:
 
 
 def _predictions(
-    asks: Sequence[Ask],
-    times: Sequence[int],
-    *,
-    vectors: Vectors,
-    outputs: Sequence[Output],
-    now: int,
-    spent: tuple[int, int],
+    asks: Sequence[Ask], times: Sequence[int], *, answers: Answers, now: int, spent: tuple[int, int]
 ) -> list[LogRecord]:
     service, received = asks[0].service, _wall()
+    vectors, outputs = answers.vectors, answers.outputs
     name, release, keys, recorder = service.name, service.release.id, service.keys, service.recorder
     features, model = spent[0] / 1000, spent[1] / 1000
     records, at = [], 0
@@ -178,19 +169,46 @@ def _predictions(
             )
             records.append(record)
             at += 1
+    if answers.reasons or answers.others:
+        _amend(records, answers)
     return records
 
 
-def _answers(asks: Sequence[Ask], outputs: list[Output], vectors: Vectors, now: int) -> list[bytes]:
-    speaker, statuses = asks[0].service.speaker, vectors.statuses
+def _amend(records: Sequence[LogRecord], answers: Answers) -> None:
+    for row, reasons in (answers.reasons or {}).items():
+        records[row].degraded = ",".join(reasons)
+    for row, other in (answers.others or {}).items():
+        record, vectors = records[row], other.vectors
+        record.answered_by, record.release = other.name, ""
+        if other.service is not None and vectors is not None:
+            recorder = other.service.recorder
+            record.release = other.name
+            record.vector = recorder.vector(vectors.lists[other.at], finite=vectors.finite[other.at])
+            record.statuses = recorder.statuses(vectors.statuses[other.at])
+
+
+def _spoken(asks: Sequence[Ask], answers: Answers, now: int) -> list[bytes]:
+    speaker, outputs, statuses = asks[0].service.speaker, answers.outputs, answers.vectors.statuses
+    marks = _marks(answers) if answers.reasons or answers.others else {}
     if len(asks) == 1:
-        return [speaker.answer(asks[0].request_id, outputs, statuses, now=now)]
+        return [speaker.answer(asks[0].request_id, outputs, statuses, now=now, marks=marks)]
     made, at = [], 0
     for ask in asks:
         end = at + len(ask.rows.values)
-        made.append(speaker.answer(ask.request_id, outputs[at:end], statuses[at:end], now=now))
+        mine = {row - at: mark for row, mark in marks.items() if at <= row < end} if marks else marks
+        made.append(speaker.answer(ask.request_id, outputs[at:end], statuses[at:end], now=now, marks=mine))
         at = end
     return made
+
+
+def _marks(answers: Answers) -> dict[int, Mark]:
+    reasons, others = answers.reasons or {}, answers.others or {}
+    marks = {row: Mark(reasons.get(row, ())) for row in {*reasons, *others}}
+    for row, other in others.items():
+        mark = marks[row] = Mark(reasons.get(row, ()), other.name)
+        if other.service is not None and other.vectors is not None:
+            mark.statuses = other.service.speaker.said(other.vectors.statuses[other.at])
+    return marks
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
@@ -205,19 +223,6 @@ def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
         known_at=known_at,
         outcome=outcome.value,
     )
-
-
-def _numbers(outputs: list[Output]) -> list[Output]:
-    for output in outputs:
-        # A sum is finite only if all its parts are.
-        if not math.isfinite(sum(output) if isinstance(output, list) else output):
-            raise RequestError(
-                500,
-                "no-number",
-                "The model answered with something that is not a number",
-                next_step="promote another release",
-            )
-    return outputs
 
 
 def _wall() -> int:

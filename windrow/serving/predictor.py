@@ -13,12 +13,17 @@ from windrow.models.runtime import MATRIX_INPUT, OnnxModel
 from windrow.serving.answers import Output
 from windrow.serving.transformer import Vectors
 
+DEADLINE = 0.8  # seconds: before BentoML's own time-out answers in our place
+
 
 class Predictor(Protocol):
     """Answers vectors of n rows with n outputs."""
 
-    async def predict(self, vectors: Vectors) -> list[Output]:
-        """Return the probability of class 1, of each class, or the value; raise `RequestError` where there is none."""
+    async def predict(self, vectors: Vectors, seconds: float = DEADLINE) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value; raise `RequestError` where there is none.
+
+        Who can be interrupted answers within `seconds` or raises.
+        """
         ...
 
     def close(self) -> None:
@@ -42,8 +47,8 @@ class CompiledPredictor:
         if self._matrix and isinstance(model, OnnxModel) and bundle.release.task != "multiclass":
             self._one = _OneRow(model, len(bundle.contract.features))
 
-    async def predict(self, vectors: Vectors) -> list[Output]:
-        """Return the probability of class 1, of each class, or the value, for each row."""
+    async def predict(self, vectors: Vectors, seconds: float = DEADLINE) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value, for each row; never interrupted."""
         matrix = vectors.matrix
         try:
             if matrix is None or not self._matrix:
@@ -52,6 +57,8 @@ class CompiledPredictor:
                 return [self._one.predict(matrix)]  # a bundle refuses missing and infinite values only
             return _plain(self._bundle.predict_matrix(matrix))
         except ModelError as error:
+            if all(vectors.finite):
+                raise  # it takes such rows: what failed is the model
             raise value_refused(error.what, error.next_step) from error
 
     def close(self) -> None:

@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 from windrow.errors import ModelError, RequestError
 from windrow.features.contract import Frame
 from windrow.serving.answers import Output
-from windrow.serving.predictor import value_refused
+from windrow.serving.predictor import DEADLINE, value_refused
 from windrow.serving.transformer import Vectors
 
-DEADLINE = 0.8  # seconds: before BentoML's own time-out answers in our place
 START_SECONDS = 60.0
 _WAITING = 64  # more callers than this cannot be answered in time, so they are told at once
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -62,8 +61,6 @@ class SidePredictor:
     ----------
     folder
         The release's bundle.
-    deadline
-        Seconds after which a caller is told that there is no answer.
 
     Raises
     ------
@@ -71,8 +68,8 @@ class SidePredictor:
         If the child cannot load the release or does not repeat its golden answers.
     """
 
-    def __init__(self, folder: Path, *, deadline: float = DEADLINE) -> None:
-        self._folder, self._deadline = folder, deadline
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="windrow-side")
         self._turn, self._starting = threading.Lock(), threading.Lock()
         self._numbers, self._waiting, self._closed = itertools.count(1), 0, False
@@ -83,8 +80,8 @@ class SidePredictor:
         """Process id of the child."""
         return self._child.pid
 
-    async def predict(self, vectors: Vectors) -> list[Output]:
-        """Return the probability of class 1, of each class, or the value, for each row."""
+    async def predict(self, vectors: Vectors, seconds: float = DEADLINE) -> list[Output]:
+        """Return the probability of class 1, of each class, or the value, for each row, within `seconds`."""
         if self._waiting >= _WAITING:
             raise RequestError(
                 503,
@@ -94,7 +91,7 @@ class SidePredictor:
             )
         self._waiting += 1
         try:
-            until = time.monotonic() + self._deadline
+            until = time.monotonic() + seconds
             ask = asyncio.get_running_loop().run_in_executor(self._pool, self.ask, vectors.frame, until)
             outputs: list[Output] = (await ask).tolist()
             return outputs
@@ -104,7 +101,7 @@ class SidePredictor:
     def ask(self, frame: Frame, until: float) -> NDArray[np.float64]:
         """Ask the child and wait, at most until `until` of the monotonic clock."""
         if not self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise _too_late(self._deadline)
+            raise _too_late()
         try:
             return self._asked(frame, until)
         except (OSError, EOFError):
@@ -133,7 +130,7 @@ class SidePredictor:
             if reply.number == number:
                 return _outputs(reply)
             # Else it answers a caller that has gone: go on waiting for ours.
-        raise _too_late(self._deadline)
+        raise _too_late()
 
     def _restart(self) -> None:
         if not self._starting.acquire(blocking=False):
@@ -196,13 +193,9 @@ def _outputs(reply: _Reply) -> NDArray[np.float64]:
     return outputs.reshape(-1, reply.classes) if reply.classes else outputs
 
 
-def _too_late(deadline: float) -> RequestError:
-    return RequestError(
-        504,
-        "deadline",
-        f"The model did not answer within {deadline:g} s",
-        next_step="try again, with fewer rows or fewer requests at once",
-    )
+def _too_late() -> RequestError:
+    step = "try again, with fewer rows or fewer requests at once"
+    return RequestError(504, "deadline", "The model did not answer in time", next_step=step)
 
 
 def main(folder: str, descriptor: str) -> None:

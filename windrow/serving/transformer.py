@@ -14,26 +14,42 @@ from math import isfinite
 from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import SECOND
-from windrow.errors import PastError, RequestError, StoreError, listed
+from windrow.errors import AwayError, PastError, RequestError, StoreError, listed
 from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input, stages
 from windrow.features.on_demand import compute, load_functions
 from windrow.features.tiles import Tiles
 from windrow.schema import EVENT_TIME, Status
-from windrow.stores.online.store import OnlineStore, Row
+from windrow.stores.online.store import Key, Row
 
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
 _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
+_UNAVAILABLE = int(Status.UNAVAILABLE)
+
+UNKNOWN, OLD, AWAY = "unknown_entity", "expired", "store_away"
+"""Why a vector is degraded: the names of the policies that say what becomes of it."""
 
 _FLOAT64 = np.dtype(np.float64)
 
 _Pick = Callable[[Any], tuple[Any, ...]]
+
+
+class Store(Protocol):
+    """What is read of an `OnlineStore`."""
+
+    def read(self, wanted: Sequence[tuple[str, Key]]) -> list[Row | None]:
+        """Return the row, or None, for each (group, key); raise `AwayError` if the store is away."""
+        ...
+
+    def columns(self, group: str) -> tuple[str, ...] | None:
+        """Return the column names of a group's values, or None if nothing was ever written."""
+        ...
 
 
 class Vectors(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +72,8 @@ class Vectors(msgspec.Struct, frozen=True, gc=False):
     unknown
         Row -> names of the groups that have no row for an entity that the request names; rows without such a
         group are not in it.
+    degraded
+        Row -> why it is not what the release was trained for, of `UNKNOWN`, `OLD` and `AWAY`; whole rows are not in it.
     """
 
     names: tuple[str, ...]
@@ -65,6 +83,7 @@ class Vectors(msgspec.Struct, frozen=True, gc=False):
     finite: list[bool]
     statuses: list[dict[str, int]]
     unknown: dict[int, tuple[str, ...]]
+    degraded: dict[int, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -95,6 +114,8 @@ class Transformer:
     functions
         The on-demand functions by name, as `load_functions` returns them; default: those that the
         contract carries.
+    defaults
+        Stored value by name -> what stands for it while the store is away; else it is missing.
 
     Raises
     ------
@@ -118,13 +139,19 @@ class Transformer:
     """
 
     def __init__(
-        self, contract: Contract, online: OnlineStore | None, functions: Mapping[str, Callable[..., Any]] | None = None
+        self,
+        contract: Contract,
+        online: Store | None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         if functions is None:
             names = [spec.function for spec in contract.on_demand]
             functions = load_functions(contract.on_demand_source, names, where=f"view {contract.view!r}")
         self._online = online
         self._stages = _stages(contract.lookups, online) if online is not None else []
+        self._defaults = defaults or {}
         self._raw = _picker([f.name for f in contract.request])
         places = _places(contract, [read for reads in self._stages for read in reads])
         self._functions = [_Function(spec, functions[spec.function], places) for spec in contract.on_demand]
@@ -150,11 +177,19 @@ class Transformer:
         ------
         RequestError
             If a row asks about a time before its newest stored values: they would look ahead.
+
+        Notes
+        -----
+        What a store that is away would have given is missing, or has its default, and its status says so.
         """
         flat: list[list[Any]] = [[] for _ in rows]
         gaps: _Gaps = {}
         for reads in self._stages:
-            found = iter(self._found(reads, rows, flat))
+            try:
+                found = iter(self._found(reads, rows, flat))
+            except AwayError:
+                self._do_without(reads, flat, gaps)
+                continue
             for i, (row, values, time) in enumerate(zip(rows, flat, times, strict=True)):
                 for read in reads:
                     state = read.extend(values, next(found), time, row)
@@ -167,12 +202,18 @@ class Transformer:
         return self._gathered([self._pick(values) for values in flat], gaps)
 
     def _found(self, reads: list[_Read], rows: Sequence[Mapping[str, Any]], flat: list[list[Any]]) -> list[Row | None]:
-        online: OnlineStore = self._online  # type: ignore[assignment]  # without a store there are no reads
+        online: Store = self._online  # type: ignore[assignment]  # without a store there are no reads
         if not reads[0].later:
             return online.read([(read.group, read.key(row)) for row in rows for read in reads])
         keys = [(read.group, read.found_key(row, v)) for row, v in zip(rows, flat, strict=True) for read in reads]
         found = iter(online.read([wanted for wanted in keys if None not in wanted[1]]))
         return [None if None in key else next(found) for _, key in keys]
+
+    def _do_without(self, reads: list[_Read], flat: list[list[Any]], gaps: _Gaps) -> None:
+        values = [self._defaults.get(name) for read in reads for name in read.names]
+        for i, row in enumerate(flat):
+            row += values
+            gaps.setdefault(i, []).extend((read, _UNAVAILABLE) for read in reads)
 
     def _gathered(self, picked: list[tuple[Any, ...]], gaps: _Gaps) -> Vectors:
         if self._times:
@@ -191,7 +232,9 @@ class Transformer:
             self._all_present if whole and i not in gaps else self._status(picked[i], gaps.get(i, ()))
             for i, whole in enumerate(finite)
         ]
-        return Vectors(self._names, matrix, columns, lists, finite, statuses, _unknown(gaps) if gaps else {})
+        if not gaps:
+            return Vectors(self._names, matrix, columns, lists, finite, statuses, {})
+        return Vectors(self._names, matrix, columns, lists, finite, statuses, _unknown(gaps), _degraded(gaps))
 
     def _matrix(self, picked: list[tuple[Any, ...]]) -> NDArray[np.float32]:
         if len(picked) == 1:
@@ -230,7 +273,7 @@ class _Read:
     key: _Pick
     columns: tuple[str, ...]
     names: tuple[str, ...]
-    online: OnlineStore
+    online: Store
     parts: tuple[str | int, ...] = ()
     named: bool = True
     pick: _Pick | None = None
@@ -321,7 +364,20 @@ def _unknown(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
     return {row: groups for row, groups in found.items() if groups}
 
 
-def _stages(lookups: Sequence[Lookup], online: OnlineStore) -> list[list[_Read]]:
+def _degraded(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
+    # A keyless group has no entity that could be unknown.
+    told = {
+        row: [_WHY.get(state) for read, state in reads if read.named or state != _NOT_FOUND]
+        for row, reads in gaps.items()
+    }
+    found = {row: tuple(dict.fromkeys(why for why in reasons if why)) for row, reasons in told.items()}
+    return {row: reasons for row, reasons in found.items() if reasons}
+
+
+_WHY = {_NOT_FOUND: UNKNOWN, _EXPIRED: OLD, _UNAVAILABLE: AWAY}
+
+
+def _stages(lookups: Sequence[Lookup], online: Store) -> list[list[_Read]]:
     """Return what can be read at once, and what can be read after it."""
     made: list[list[_Read]] = []
     places: dict[str, int] = {}
@@ -332,7 +388,7 @@ def _stages(lookups: Sequence[Lookup], online: OnlineStore) -> list[list[_Read]]
     return made
 
 
-def _reads(lookups: Sequence[Lookup], online: OnlineStore, places: Mapping[str, int]) -> list[_Read]:
+def _reads(lookups: Sequence[Lookup], online: Store, places: Mapping[str, int]) -> list[_Read]:
     """Put lookups of one group under one key together: one look-up each."""
     together: dict[tuple[str, tuple[str, ...]], list[Lookup]] = {}
     for lookup in lookups:

@@ -10,13 +10,14 @@ import threading
 from pathlib import Path
 
 from windrow.errors import StoreError
+from windrow.serving.admission import Admission
 from windrow.serving.child import spawn
 from windrow.serving.guard import Guard
 from windrow.serving.ingest import Ingest
 from windrow.serving.keyring import Keyring
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
-from windrow.serving.metrics import IngestFacts, Metrics
+from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
 from windrow.serving.plane import Plane
 from windrow.serving.sign_in import SignIn
 from windrow.serving.turn import Turn
@@ -28,6 +29,7 @@ from windrow.telemetry import switch_off
 
 COMMITTER = "windrow.stores.committer"
 APPLIER = "windrow.stores.ingest.applier"
+ONLINE = "online store"
 WRITERS = 64
 STOP_SECONDS = 5.0
 
@@ -45,7 +47,7 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
-        self.settings, self.metrics = settings, Metrics()
+        self.settings, self.metrics, self.admission = settings, Metrics(), Admission()
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
         self._stop = threading.Event()
@@ -94,7 +96,16 @@ class Worker:
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
+        backbone = self.plane.backbone
+        self.metrics.backbone = BackboneFacts(
+            self.breakers(), backbone.degraded, backbone.fallbacks, self.admission.turned_away, self.admission.in_flight
+        )
         return self.metrics.text()
+
+    def breakers(self) -> dict[str, str]:
+        """Return the state of each circuit breaker: of the online store, and of each release that answers."""
+        told: dict[str, str] = {ONLINE: self._loader.breaker.state}
+        return told | {s.release.id: s.breaker.state for _, s in sorted(self.live.services.items())}
 
     def card(self, id: str) -> bytes:
         """Return the model card of a release, an HTML page; raise `RequestError` (404) where there is none."""

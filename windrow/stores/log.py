@@ -53,6 +53,10 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
         HTTP status and, for an error, its stable word.
     stages_us
         Microseconds by stage.
+    degraded
+        Why the prediction is not what it could have been, words with commas between; "" where it is.
+    answered_by
+        Who answered where the release that was asked did not: another release, or ``constant``, which is no `release`.
     """
 
     kind: str
@@ -72,6 +76,8 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     status: int = 200
     error: str = ""
     stages_us: dict[str, float] = {}
+    degraded: str = ""
+    answered_by: str = ""
 
 
 Rows = list[tuple[SegmentId, LogRecord]]

@@ -12,14 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 import msgspec
 
-from windrow.errors import NotFoundError, StoreError
+from windrow.errors import AwayError, NotFoundError, StoreError
 from windrow.stores.online.directory import OWN, VERSION_KEY, Group
 from windrow.stores.online.store import NEXT_STEP
 
@@ -53,6 +53,7 @@ class Environment:
         self.known: dict[str, Group | None] = {}
         self.version, self._last_txn = _UNREAD, -1
         self._checked_at, self._busy = 0.0, False
+        self._opened: os.stat_result | None = None  # what the file was when it was opened
         self.file, self.env = self._open(current_file(path))
 
     def read(self, work: Callable[..., _T], *given: Any) -> _T:
@@ -99,6 +100,22 @@ class Environment:
             txn.abort()
             self.follow()
 
+    def check_file(self) -> None:
+        """Open the folder's file again where it is another one than ours, or close ours where there is none.
+
+        The map of a removed file would go on answering with what it held. What follows finds it closed.
+        """
+        with self.writing, self.lock:
+            if not self.write and not self._still_there():
+                with suppress(AwayError):
+                    self._reopen(current_file(self.path))
+
+    def _still_there(self) -> bool:
+        try:
+            return self._opened is not None and os.path.samestat(self._opened, self.file.stat())
+        except OSError:
+            return False
+
     def _look(self, txn: Any) -> None:
         """Forget what is remembered of the directory if it has changed since."""
         version = txn.get(VERSION_KEY)
@@ -139,6 +156,7 @@ class Environment:
 
     def _reopen(self, file: Path) -> None:
         self.env.close()
+        self._opened = None
         self.known, self.version, self._last_txn, self._checked_at = {}, _UNREAD, -1, 0.0
         self.file, self.env = self._open(file)
 
@@ -146,6 +164,7 @@ class Environment:
         while True:
             try:
                 with guarded(self.path):
+                    self._opened = None if self.write else file.stat()
                     # Only the first file is made here; the others come complete from a compaction.
                     create = self.write and _number(file) == 0
                     env = open_file(file, write=self.write, map_size=self.map_size, create=create)
@@ -262,10 +281,10 @@ def guarded(path: Path) -> Iterator[None]:
         raise unusable(path, error) from error
 
 
-def unusable(path: Path, error: Exception) -> StoreError:
+def unusable(path: Path, error: Exception) -> AwayError:
     """Return the error of files that LMDB cannot use."""
     reason = str(getattr(error, "strerror", None) or error)[:200]
-    return StoreError(
+    return AwayError(
         f"the online store {path} cannot be used: {reason}",
         next_step="check the folder and the disk, or set WINDROW_ONLINE",
     )

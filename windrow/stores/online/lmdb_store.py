@@ -106,6 +106,10 @@ class LmdbStore:
         """Return the number of entities of a group."""
         return self._reading(self._count, group)
 
+    def check(self) -> None:
+        """Notice that the file was removed, or is there again; see `OnlineStore.check`."""
+        self._shared.check_file()
+
     def mark(self, name: str) -> bytes | None:
         """Return what a transaction kept under `name`."""
         return self._reading(_value, mark_key(name))

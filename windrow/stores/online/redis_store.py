@@ -19,7 +19,7 @@ import redis
 
 from windrow.clock import SECOND
 from windrow.environment import read_place
-from windrow.errors import NotFoundError, SettingsError, StoreError
+from windrow.errors import AwayError, NotFoundError, SettingsError, StoreError
 from windrow.stores.online.directory import (
     FORMAT,
     FORMAT_KEY,
@@ -44,7 +44,7 @@ from windrow.stores.online.transaction import Conflict, Transaction
 _T = TypeVar("_T")
 
 STEP_ROWS = 500  # rows that one call of the script stores: readers wait for a call to end
-TIMEOUT = 5.0  # seconds that a reader waits for an answer
+TIMEOUT = 5.0  # seconds that a reader waits for an answer, where it does not say so itself
 WRITE_TIMEOUT = 60.0  # seconds that a writer does: a busy server takes longer over a large step
 
 # Stores the rows that are newer than those that are there, in every generation that a write has to go to.
@@ -97,6 +97,8 @@ class RedisStore:
         ``redis://[:password@]host:port/db`` or ``unix://[:password@]/path?db=N``.
     write
         Whether to write.
+    timeout
+        Seconds that a reader waits for a connection and for an answer.
 
     Raises
     ------
@@ -104,15 +106,16 @@ class RedisStore:
         If the URL cannot be read; the password in it is never repeated.
     NotFoundError
         If nothing was written yet and this is a reader.
-    StoreError
+    AwayError
         If the server does not answer.
     """
 
-    def __init__(self, url: str, *, write: bool = False) -> None:
+    def __init__(self, url: str, *, write: bool = False, timeout: float = TIMEOUT) -> None:
         place = read_place(url, what="WINDROW_ONLINE")
         self._root = place.key("windrow", ":").encode()
         self._version_at = self._root + VERSION_KEY
-        self._write, self._pool = write, _pool(place.url, timeout=WRITE_TIMEOUT if write else TIMEOUT)
+        self._write = write
+        self._pool = _pool(place.url, timeout=WRITE_TIMEOUT if write else timeout, connect=timeout)
         self._name = _spoken(self._pool.connection_kwargs)
         self._client = redis.Redis(connection_pool=self._pool)
         self._script = self._client.register_script(_STORE)
@@ -166,6 +169,9 @@ class RedisStore:
         found = self._entry(group)
         raw = self._mget([self._root + count_key(found.id)])[0] if found else None
         return int(raw or 0)
+
+    def check(self) -> None:
+        """Do nothing: a server that is not there is noticed by who reads; see `OnlineStore.check`."""
 
     def mark(self, name: str) -> bytes | None:
         """Return what a transaction kept under `name`."""
@@ -270,9 +276,16 @@ class RedisStore:
         with self._lock, self._guarded():
             try:
                 return self._asked(keys)
-            except (redis.ConnectionError, redis.TimeoutError):
-                self._reader.disconnect()  # the server may have been started again: once more, on a new connection
+            except redis.TimeoutError:
+                self._forget_reader()  # what it still sends would be taken for the next answer
+                raise
+            except redis.ConnectionError:
+                self._forget_reader()  # the server may have been started again: once more, on a new connection
                 return self._asked(keys)
+
+    def _forget_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.disconnect()
 
     def _asked(self, keys: list[bytes]) -> list[bytes | None]:
         if self._reader is None or self._process != os.getpid():
@@ -340,16 +353,17 @@ class RedisStore:
                 f"the online store {self._name} was changed by somebody else meanwhile", next_step="try again"
             ) from error
         except redis.RedisError as error:
-            raise StoreError(
+            raise AwayError(
                 f"the online store {self._name} cannot be used: {str(error)[:200]}",
                 next_step="check that the server runs and takes the password, or set WINDROW_ONLINE",
+                slow=isinstance(error, redis.TimeoutError),
             ) from error
 
 
-def _pool(url: str, *, timeout: float) -> redis.ConnectionPool:
+def _pool(url: str, *, timeout: float, connect: float) -> redis.ConnectionPool:
     try:
         return redis.ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=timeout, socket_connect_timeout=TIMEOUT, socket_read_size=1 << 18
+            url, protocol=2, socket_timeout=timeout, socket_connect_timeout=connect, socket_read_size=1 << 18
         )
     except (ValueError, TypeError):
         # Its own message would repeat parts of the URL.

@@ -123,6 +123,10 @@ class OnlineStore(Protocol):
         """Return the number of entities of a group."""
         ...
 
+    def check(self) -> None:
+        """Notice what a reader cannot: that its files were removed. Called now and then, beside the reads."""
+        ...
+
     def mark(self, name: str) -> bytes | None:
         """Return what a transaction kept under `name`, or None."""
         ...
@@ -136,7 +140,7 @@ class OnlineStore(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def open_online(url: str, *, write: bool = False) -> OnlineStore:
+def open_online(url: str, *, write: bool = False, timeout: float | None = None) -> OnlineStore:
     """Open the online store that `url` names.
 
     Parameters
@@ -146,6 +150,8 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
         ``unix://[:password@]/path?db=N``. No message ever repeats a password.
     write
         Whether rows will be written; readers never block and are never blocked.
+    timeout
+        Seconds that a reader waits for a server; default: five. Files give an answer, or none, at once.
 
     Raises
     ------
@@ -153,8 +159,8 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
         If no backend has the URL's scheme.
     NotFoundError
         If a reader comes before the first write.
-    StoreError
-        If the files cannot be used.
+    AwayError
+        If the files cannot be used, or the server does not answer.
 
     Examples
     --------
@@ -171,7 +177,7 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
 
         return LmdbStore(Path(path), write=write)
     if found and scheme in ("redis", "unix"):
-        return _redis(url, write=write)
+        return _redis(url, write=write, timeout=timeout)
     raise SettingsError(
         "WINDROW_ONLINE names no online store",
         exists="The schemes are 'lmdb', 'redis' and 'unix' (a Redis server's socket)",
@@ -179,7 +185,7 @@ def open_online(url: str, *, write: bool = False) -> OnlineStore:
     )
 
 
-def _redis(url: str, *, write: bool) -> OnlineStore:
+def _redis(url: str, *, write: bool, timeout: float | None) -> OnlineStore:
     try:
         from windrow.stores.online.redis_store import RedisStore
     except ModuleNotFoundError as error:
@@ -189,4 +195,4 @@ def _redis(url: str, *, write: bool) -> OnlineStore:
             "WINDROW_ONLINE is a Redis server, and its client is not installed",
             next_step="pip install 'windrow[redis]'",
         ) from None
-    return RedisStore(url, write=write)
+    return RedisStore(url, write=write) if timeout is None else RedisStore(url, write=write, timeout=timeout)
