@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-FORMAT = 4  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
+FORMAT = 5  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
 
 TABLES = sa.MetaData()
 
@@ -37,6 +37,8 @@ releases = _table(
 tombstones = _table("tombstones", _text("entity"), _text("hash"), _text("salt"), _text("document"))
 deployments = _table("deployments", _text("service", index=True), _text("release"), _text("reason"))
 overrides = _table("overrides", sa.Column("deployment", sa.Integer, nullable=False, unique=True), _text("document"))
+experiments = _table("experiments", _text("service", index=True), _text("name"), _text("document"))
+performances = _table("performances", _text("service", index=True), _text("experiment"), _text("document"))
 materializations = _table("materializations", _text("key", index=True), _text("known"))
 
 # One row. Raised first by every transaction, which makes writers follow one another: rows are numbered in the order
