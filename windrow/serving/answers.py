@@ -47,6 +47,7 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     """The answer to one row: `value` is the model's output, of two classes also called `probability`.
 
     Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
+    In an experiment it says the row's `arms`, and its `release` where that is not the answer's.
     """
 
     value: float
@@ -54,10 +55,15 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     probability: float | None = None
     class_: str | None = msgspec.field(default=None, name="class")
     probabilities: dict[str, float] | None = None
+    release: str | None = None
+    arms: dict[str, str] | None = None
 
 
 class Answer(msgspec.Struct, gc=False):
-    """The answer to one request; `now` is the time the features were read for."""
+    """The answer to one request; `now` is the time the features were read for.
+
+    `release` answered every row that does not name another.
+    """
 
     request_id: str
     service: str
@@ -114,14 +120,20 @@ class Speaker:
         self, request_id: str, outputs: Sequence[Output], statuses: Sequence[Mapping[str, int]], *, now: int
     ) -> bytes:
         """Return the JSON of an answer."""
+        return self.told(request_id, self.predictions(outputs, statuses), now=now)
+
+    def predictions(self, outputs: Sequence[Output], statuses: Sequence[Mapping[str, int]]) -> list[Prediction]:
+        """Return what is said of each row."""
         said = self._said
         if self._names:
-            predictions = [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
-        else:
-            predictions = [
-                Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
-                for value, status in zip(outputs, statuses, strict=True)
-            ]
+            return [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
+        return [
+            Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
+            for value, status in zip(outputs, statuses, strict=True)
+        ]
+
+    def told(self, request_id: str, predictions: list[Prediction], *, now: int) -> bytes:
+        """Return the JSON of an answer whose rows are made already, by this release or others."""
         return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
 
     def _chosen(self, shares: list[float], statuses: msgspec.Raw) -> Prediction:

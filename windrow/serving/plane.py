@@ -1,4 +1,4 @@
-"""The request path, readable at a glance: validate, transformer, predictor, log, answer. No HTTP in it."""
+"""The request path, readable at a glance: validate, dispatcher, transformer, predictor, log, answer. No HTTP in it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import itertools
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from windrow.errors import RequestError
-from windrow.serving.answers import Output, encode, place_of
+from windrow.serving.answers import Output, encode
+from windrow.serving.batch import Batch, Part, Scored, divided, recorded, said, spoken
+from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
-from windrow.serving.transformer import Vectors
+from windrow.serving.shadows import Shadows
 from windrow.stores.log import LogRecord
 
 _clock = time.perf_counter_ns
@@ -34,6 +37,10 @@ class Services(Protocol):
 
     def service(self, name: str) -> LiveService:
         """Return one; raise `RequestError` where there is none."""
+        ...
+
+    def dispatcher(self, service: LiveService) -> Dispatcher[LiveService] | None:
+        """Return what sends its rows to releases, None where no experiment runs."""
         ...
 
 
@@ -56,10 +63,18 @@ class Plane:
         Who answers.
     log
         Written before every answer; where it cannot be, there is no answer.
+
+    Attributes
+    ----------
+    shadows
+        Those who are asked afterwards.
+    arms
+        (service, experiment, arm) -> rows that were answered.
     """
 
     def __init__(self, services: Services, log: Log) -> None:
         self._services, self._log = services, log
+        self.shadows, self.arms = Shadows(log.append), Counter[tuple[str, str, str]]()
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -95,17 +110,39 @@ class Plane:
         StoreError
             If the online store or the log fails.
         """
-        service, begun = asks[0].service, _clock()
-        now = service.now()
-        rows = asks[0].rows if len(asks) == 1 else _joined(asks)
-        times = [now if time is None else time for time in rows.times]
-        vectors = service.transformer.vectors(rows.values, times)
-        service.check_known(vectors)
+        batch = _together(asks)
+        parts = divided(batch, self._services.dispatcher(batch.service))
+        scored = [await self._scored(batch, part) for part in parts]
+        self._log.append([record for one in scored for record in recorded(batch, one)])
+        for one in scored:
+            self.shadows.offer(batch, one)
+        return self._answers(asks, batch, scored)
+
+    async def _scored(self, batch: Batch, part: Part) -> Scored:
+        service, begun, places = part.service, _clock(), part.places
+        values, times = batch.values, batch.times
+        if len(places) < len(values):
+            values, times = [values[i] for i in places], [times[i] for i in places]
+        vectors = service.transformer.vectors(values, times)
+        service.check_known(vectors, places, many=len(batch.values) > 1)
         gathered = _clock()
         outputs = _numbers(await service.predictor.predict(vectors))
-        spent = gathered - begun, _clock() - gathered
-        self._log.append(_predictions(asks, times, vectors=vectors, outputs=outputs, now=now, spent=spent))
-        return _answers(asks, outputs, vectors, now)
+        return Scored(part, vectors, outputs, (gathered - begun) / 1000, (_clock() - gathered) / 1000)
+
+    def _answers(self, asks: Sequence[Ask], batch: Batch, scored: Sequence[Scored]) -> list[bytes]:
+        speaker, now = batch.service.speaker, batch.now
+        if len(asks) == 1 and scored[0].part.routes is None:
+            return [speaker.answer(asks[0].request_id, scored[0].outputs, scored[0].vectors.statuses, now=now)]
+        told = said(batch, scored)
+        for one in scored:
+            for route in one.part.routes or ():
+                self.arms.update((batch.service.name, *arm) for arm in route.arms.items())
+        made, at = [], 0
+        for ask in asks:
+            end = at + len(ask.rows.values)
+            made.append(spoken(ask.request_id, told[at:end], golden=batch.service, now=now))
+            at = end
+        return made
 
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
@@ -139,58 +176,18 @@ class Plane:
         self._log.append([record])
 
 
-def _joined(asks: Sequence[Ask]) -> Rows:
-    values = [row for ask in asks for row in ask.rows.values]
-    return Rows(values, [time for ask in asks for time in ask.rows.times])
-
-
-def _predictions(
-    asks: Sequence[Ask],
-    times: Sequence[int],
-    *,
-    vectors: Vectors,
-    outputs: Sequence[Output],
-    now: int,
-    spent: tuple[int, int],
-) -> list[LogRecord]:
-    service, received = asks[0].service, _wall()
-    name, release, keys, recorder = service.name, service.release.id, service.keys, service.recorder
-    features, model = spent[0] / 1000, spent[1] / 1000
-    records, at = [], 0
+def _together(asks: Sequence[Ask]) -> Batch:
+    service = asks[0].service
+    now = service.now()
+    ids, rows, values, times, checked = list[str](), list[int](), list[dict[str, Any]](), list[int](), list[float]()
     for ask in asks:
-        stages = {"validate": (ask.validated - ask.begun) / 1000, "features": features, "model": model}
-        for row, values in enumerate(ask.rows.values):
-            record = LogRecord(
-                kind="prediction",
-                request_id=ask.request_id,
-                service=name,
-                row=row,
-                release=release,
-                received_at=received,
-                event_time=times[at],
-                known_at=now,
-                keys={key: values[key] for key in keys},
-                request=values,
-                vector=recorder.vector(vectors.lists[at], finite=vectors.finite[at]),
-                statuses=recorder.statuses(vectors.statuses[at]),
-                output=place_of(outputs[at]),
-                stages_us=stages,
-            )
-            records.append(record)
-            at += 1
-    return records
-
-
-def _answers(asks: Sequence[Ask], outputs: list[Output], vectors: Vectors, now: int) -> list[bytes]:
-    speaker, statuses = asks[0].service.speaker, vectors.statuses
-    if len(asks) == 1:
-        return [speaker.answer(asks[0].request_id, outputs, statuses, now=now)]
-    made, at = [], 0
-    for ask in asks:
-        end = at + len(ask.rows.values)
-        made.append(speaker.answer(ask.request_id, outputs[at:end], statuses[at:end], now=now))
-        at = end
-    return made
+        count = len(ask.rows.values)
+        ids += [ask.request_id] * count
+        rows += range(count)
+        values += ask.rows.values
+        times += [now if time is None else time for time in ask.rows.times]
+        checked += [(ask.validated - ask.begun) / 1000] * count
+    return Batch(service, ids, rows, values, times, now, checked)
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:

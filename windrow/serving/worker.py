@@ -71,6 +71,7 @@ class Worker:
         self.ingest.close()
         self._stop.set()
         self.live.close()
+        self.plane.shadows.close()
         self._log.close()
         self._loader.close()
         for keeper in (self._committer, self._applier):
