@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 _encode = msgspec.msgpack.Encoder().encode
-_BITS = 52  # of a number between 0 and 1 that can be neither
+_BITS = 52  # all of them, and the half behind them, fit into a float
+_SCALE = 2.0**-_BITS
 
 
 def unit_of(*values: Any) -> bytes:
@@ -41,14 +42,24 @@ def uniform(*salt: str) -> Callable[[bytes], float]:
     (True, False)
     """
     fresh = blake2b(_encode(salt), digest_size=8).copy
-    scale = 2.0**-_BITS
 
     def number(unit: bytes) -> float:
         made = fresh()
         made.update(unit)
-        return ((int.from_bytes(made.digest(), "little") >> (64 - _BITS)) + 0.5) * scale
+        return between(made.digest())
 
     return number
+
+
+def between(digest: bytes) -> float:
+    """Return the number of 8 bytes: above 0 and below 1, whatever they are.
+
+    Examples
+    --------
+    >>> between(bytes(8)) > 0, between(bytes([255] * 8)) < 1
+    (True, True)
+    """
+    return ((int.from_bytes(digest, "little") >> (64 - _BITS)) + 0.5) * _SCALE
 
 
 def rendezvous(weights: Mapping[str, float], *salt: str) -> Callable[[bytes], str]:
