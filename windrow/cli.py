@@ -22,6 +22,7 @@ _COMMANDS = {
     "releases": "List the releases of a service, the live one marked.",
     "promote": "Make a release the one that answers.",
     "rollback": "Let the release that was live before answer again.",
+    "experiment": "Let other releases answer a share of the requests.",
     "onboard": "Make a release of a model that was made elsewhere.",
     "branch": "Try changes on everything stored, without a copy and without a trace.",
     "materialize": "Bring one feature group up to date, in the lake and online.",
