@@ -97,9 +97,19 @@ def test_releases_must_be_of_the_service(place: Place, settings: Settings) -> No
         place.start(shadows=("fraud-7",))
 
 
-def test_a_service_without_live_release_has_nothing_to_compare_with(place: Place) -> None:
-    with pytest.raises(NotFoundError, match="service 'other' has no live release"):
-        place.experiments.start(msgspec.structs.replace(plan(), service="other"))
+def test_a_service_without_live_release_has_nothing_to_compare_with(place: Place, settings: Settings) -> None:
+    world.release_churn(settings, promote=False)
+    with pytest.raises(NotFoundError, match="service 'churn' has no live release to compare with"):
+        place.experiments.start(msgspec.structs.replace(plan(), service="churn"))
+
+
+def test_an_unknown_service_offers_the_closest(place: Place) -> None:
+    for act in (
+        lambda: place.experiments.start(msgspec.structs.replace(plan(), service="frad")),
+        lambda: place.experiments.stop("frad", "x"),
+    ):
+        with pytest.raises(NotFoundError, match="no service 'frad' was ever released.*did you mean 'fraud'"):
+            act()
 
 
 @pytest.mark.parametrize(

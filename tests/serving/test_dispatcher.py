@@ -137,6 +137,8 @@ def test_each_arm_answers_its_units_and_says_so_in_answer_and_log(rig: Rig) -> N
 def test_rows_of_one_request_are_each_answered_by_their_own_arm(rig: Rig) -> None:
     rig.change(trial={})
     arms = expected(rig.running[0])
+    (told,) = rig("GET", "/v1/fraud").json["experiments"]
+    assert (told["experiment"], told["arms"]["new"]) == ("trial", {"release": "fraud-2", "weight": 0.5})
     answer = rig.predict({"rows": [{**GOOD, "card_id": card} for card in CARDS]}).json
     assert answer["release"] == "fraud-1"
     for card, said in zip(CARDS, answer["predictions"], strict=True):
@@ -243,6 +245,7 @@ def test_a_challenger_that_cannot_be_loaded_pauses_its_experiment_and_golden_ans
     eventually(lambda: rig.worker.live.paused)
     assert "model.onnx is not the file that was released" in rig.worker.live.paused["fraud/trial"]
     assert rig.worker.live.ready
+    assert rig("GET", "/v1/fraud").json["paused"].keys() == {"fraud/trial"}
     assert {rig.ask(card)["release"] for card in CARDS} == {"fraud-1"}
     assert rig.logged()[-1].arms == {}
 
@@ -347,10 +350,11 @@ def test_shadows_that_cannot_keep_up_are_dropped_and_counted(rig: Rig, monkeypat
 
 
 def test_arms_are_counted(rig: Rig) -> None:
-    rig.change(trial={"arms": weighed({"new": ("fraud-2", 1.0)})})
-    for _ in range(3):
-        rig.ask(1)
-    assert rig.worker.plane.arms == {("fraud", "trial", "new"): 3}
+    rig.change(trial={"arms": weighed({"new": ("fraud-2", 1.0)}), "shadows": ("fraud-3",)})
+    rig.together([GOOD] * 3)
+    told = rig("GET", "/metrics").body.decode()
+    assert 'windrow_arm_rows_total{arm="new",experiment="trial",service="fraud"} 3.0' in told
+    assert 'windrow_shadow_rows_total{became="logged",release="fraud-3",service="fraud"} 3.0' in told
 
 
 def test_the_interface_says_what_an_experiment_adds_to_an_answer(rig: Rig) -> None:

@@ -185,6 +185,7 @@ def _check_log(served: Served, answers: list[tuple[int, Any]]) -> None:
     assert set(log.table("fraud", kind="shadow")["release"].to_pylist()) == {"fraud-3"}
 
 
+@pytest.mark.slow
 def test_a_change_takes_effect_within_a_second_of_its_row(served: Served) -> None:
     with Load(served) as load:
         served.windrow("start", "fraud", "quick", "--arm", "new=fraud-2:1")
@@ -199,6 +200,7 @@ def test_a_change_takes_effect_within_a_second_of_its_row(served: Served) -> Non
     assert first - row.at < 5_000_000  # 0.1 s on a quiet machine; loading a release is part of it, and tests share it
 
 
+@pytest.mark.slow
 def test_the_report_compares_arms_by_the_outcomes_that_were_posted(served: Served) -> None:
     served.windrow("start", "fraud", "told", "--arm", "new=fraud-2:0.5", "--unit", "card_id", "--reward", "outcome")
     connection = served.connect()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from windrow.models.experiment import Experiment
     from windrow.models.experiments import Experiments
     from windrow.models.performance import Performance
-    from windrow.orchestrate.resources import Stores
 
 _EXAMPLES = """windrow experiment start fraud trial --arm new=fraud-4-81d0aa:0.1 --unit card_id --holdout 0.05
 windrow experiment weights fraud trial --arm new=0.3
@@ -74,7 +73,7 @@ def _start(service: str, name: str, *, as_json: bool, **options: Any) -> None:
     unit = tuple(part.strip() for part in options.pop("unit").split(","))
     plan = Experiment(service=service, name=name, arms=weighed(challengers), unit=unit, **options)
     with progress(f"starting {name}"):
-        started = _experiments(_stores(), service).start(plan)
+        started = _experiments().start(plan)
     _told(started, f"{name} has begun: {_arms(started)}.", as_json=as_json)
 
 
@@ -108,12 +107,9 @@ def _weights(
         raise click.UsageError("give --arm ARM=WEIGHT, or --thompson, and not both", ctx)
     if floor is not None and not thompson:
         raise click.UsageError("--floor says how little --thompson may give: give both", ctx)
-    stores = _stores()
-    experiments = _experiments(stores, service)
+    experiments = _experiments()
     with progress("weighing"):
-        chosen = (
-            _learned(stores, experiments.experiment(service, name), floor) if thompson else dict(map(_weight, arms))
-        )
+        chosen = _learned(experiments.experiment(service, name), floor) if thompson else dict(map(_weight, arms))
         why = reason or ("Thompson sampling" if thompson else "by hand")
         changed = experiments.reweigh(service, name, chosen, reason=why)
     _told(changed, f"{name} goes on: {_arms(changed)}.", as_json=as_json)
@@ -125,7 +121,7 @@ def _weights(
 @click.option("--reason", default="by hand", show_default=True, help="Why, for whoever reads the history.")
 def _stop(service: str, name: str, *, reason: str, as_json: bool) -> None:
     """Stop NAME: the live release answers all its units again."""
-    stopped = _experiments(_stores(), service).stop(service, name, reason=reason)
+    stopped = _experiments().stop(service, name, reason=reason)
     _told(stopped, f"{name} has ended.", as_json=as_json)
 
 
@@ -133,7 +129,7 @@ def _stop(service: str, name: str, *, reason: str, as_json: bool) -> None:
 @click.argument("service", metavar="[SERVICE]", required=False)
 def _list(service: str | None, *, as_json: bool) -> None:
     """List experiments, the running ones and the stopped ones, in the order in which they were started."""
-    rows = [_row(one) for one in _experiments(_stores(), service).list(service)]
+    rows = [_row(one) for one in _experiments().list(service)]
     show(
         rows, as_json=as_json, title="Experiments", empty="None yet. Next: windrow experiment start SERVICE NAME --help"
     )
@@ -146,11 +142,11 @@ def _report(service: str, name: str, *, as_json: bool) -> None:
     """Show what each arm of NAME has answered, with its metrics on matured outcomes; kept in the metadata store."""
     from windrow.models.performance import as_document
 
-    stores = _stores()
+    experiments = _experiments()
     with progress("reading the prediction log"):
-        found = _performance(stores, _experiments(stores, service).experiment(service, name))
+        found = _performance(experiments.experiment(service, name))
         document = as_document(found)
-        stores.metadata.add_performance(service, name, document)
+        experiments.keep(found.service, found.experiment, document)
     if as_json:
         show_json(document)
         return
@@ -172,21 +168,16 @@ for _part, _name in ((_start, "start"), (_weights, "weights"), (_stop, "stop"), 
     command.add_command(_part, _name)
 
 
-def _stores() -> Stores:
-    from windrow.orchestrate.resources import Stores
-    from windrow.settings import Settings
-
-    return Stores(Settings.read())
-
-
-def _experiments(stores: Stores, service: str | None) -> Experiments:
-    from windrow.discover import pick, services
+def _experiments() -> Experiments:
+    # Not by way of the declarations: who starts or stops an experiment has no need to wait for them.
     from windrow.models.experiments import Experiments
-    from windrow.orchestrate.releases import registry
+    from windrow.models.registry import Registry
+    from windrow.settings import Settings
+    from windrow.stores.metadata import Metadata
 
-    if service is not None:
-        pick(services(project=stores.settings.project), service)
-    return Experiments(stores.metadata, registry(stores))
+    settings = Settings.read()
+    metadata = Metadata(settings.metadata)
+    return Experiments(metadata, Registry(metadata, settings.folder("releases")))
 
 
 def _challenger(text: str) -> tuple[str, tuple[str, float]]:
@@ -209,28 +200,31 @@ def _number(text: str, option: str) -> float:
         raise click.UsageError(f"--arm {option!r}: {text!r} is no weight, such as 0.1") from None
 
 
-def _asked(stores: Stores, experiment: Experiment) -> dict[str, Any]:
+def _asked(experiment: Experiment) -> dict[str, Any]:
     """Return what rewards and performances are computed from."""
     from windrow.discover import pick, services
     from windrow.orchestrate.releases import live_bundle
+    from windrow.orchestrate.resources import Stores
+    from windrow.settings import Settings
     from windrow.stores.engine import engine
 
+    stores = Stores(Settings.read())
     service = pick(services(project=stores.settings.project), experiment.service)
     now, task = stores.now(service.sources), live_bundle(service, stores).release.task
     return {"service": service, "task": task, "log": stores.log, "lake": stores.lake, "con": engine(), "now": now}
 
 
-def _performance(stores: Stores, experiment: Experiment) -> Performance:
+def _performance(experiment: Experiment) -> Performance:
     from windrow.models.performance import performance
 
-    return performance(experiment, **_asked(stores, experiment))
+    return performance(experiment, **_asked(experiment))
 
 
-def _learned(stores: Stores, experiment: Experiment, floor: float | None) -> dict[str, float]:
+def _learned(experiment: Experiment, floor: float | None) -> dict[str, float]:
     from windrow.models.performance import rewards
     from windrow.models.thompson import FLOOR, thompson_weights
 
-    return thompson_weights(rewards(experiment, **_asked(stores, experiment)), floor=FLOOR if floor is None else floor)
+    return thompson_weights(rewards(experiment, **_asked(experiment)), floor=FLOOR if floor is None else floor)
 
 
 def _told(experiment: Experiment, text: str, *, as_json: bool) -> None:

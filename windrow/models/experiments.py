@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -38,7 +38,7 @@ class Experiments:
         Raises
         ------
         NotFoundError
-            If the service has no such release, or none is live.
+            If there is no such service or release, or none is live.
         ModelError
             If a release does not fit the requests, or two of them are equal artefacts.
         DeclarationError
@@ -92,6 +92,10 @@ class Experiments:
         self._record(ended, after=number)
         return ended
 
+    def keep(self, service: str, name: str, measured: dict[str, Any]) -> None:
+        """Keep what was measured of an experiment (`windrow.models.performance`), for those who ask later."""
+        self._metadata.add_performance(service, name, measured)
+
     def list(self, service: str | None = None) -> list[Experiment]:
         """Return every experiment as it is now, in the order in which they were started."""
         return list(newest(self._metadata, service).values())
@@ -102,6 +106,7 @@ class Experiments:
 
     def experiment(self, service: str, name: str) -> Experiment:
         """Return one as it is now; raise `NotFoundError` if there is none."""
+        self._check_service(service)
         known = {one.name: one for one in self.list(service)}
         if name not in known:
             raise NotFoundError(
@@ -127,7 +132,17 @@ class Experiments:
         document = msgspec.to_builtins(experiment)
         self._metadata.record_experiment(experiment.service, experiment.name, document, after=after)
 
+    def _check_service(self, service: str) -> None:
+        known = self._registry.services()
+        if service not in known:
+            raise NotFoundError(
+                f"no service {service!r} was ever released",
+                exists=f"There are {listed(known)}",
+                next_step=closest(service, known) or f"run it first: windrow run {service}",
+            )
+
     def _golden(self, service: str) -> Release:
+        self._check_service(service)
         live = self._registry.live(service)
         if live is None:
             step = f"promote one first: windrow promote {service} RELEASE"

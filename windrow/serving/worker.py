@@ -81,6 +81,7 @@ class Worker:
     def measured(self) -> bytes:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
+        self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         return self.metrics.text()
