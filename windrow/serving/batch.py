@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
     service: LiveService
     request_ids: list[str]
-    rows: list[int]
+    rows: Sequence[int]
     values: list[dict[str, Any]]
     times: list[int]
     now: int
@@ -79,10 +79,9 @@ def recorded(batch: Batch, scored: Scored) -> list[LogRecord]:
     records = []
     for at, place in enumerate(part.places):
         record = asked(batch, place, received=received)
-        record.release = release
+        record.release, record.output = release, place_of(scored.outputs[at])
         record.vector = recorder.vector(vectors.lists[at], finite=vectors.finite[at])
         record.statuses = recorder.statuses(vectors.statuses[at])
-        record.output = place_of(scored.outputs[at])
         record.stages_us = {
             "validate": batch.checked[place],
             "features": scored.features_us,

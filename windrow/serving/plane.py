@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -179,15 +179,24 @@ class Plane:
 def _together(asks: Sequence[Ask]) -> Batch:
     service = asks[0].service
     now = service.now()
-    ids, rows, values, times, checked = list[str](), list[int](), list[dict[str, Any]](), list[int](), list[float]()
-    for ask in asks:
-        count = len(ask.rows.values)
-        ids += [ask.request_id] * count
-        rows += range(count)
-        values += ask.rows.values
-        times += [now if time is None else time for time in ask.rows.times]
-        checked += [(ask.validated - ask.begun) / 1000] * count
-    return Batch(service, ids, rows, values, times, now, checked)
+    if len(asks) == 1:
+        return _batch(asks[0], now)
+    parts = [_batch(ask, now) for ask in asks]
+    return Batch(
+        service,
+        [id for part in parts for id in part.request_ids],
+        [row for part in parts for row in part.rows],
+        [values for part in parts for values in part.values],
+        [time for part in parts for time in part.times],
+        now,
+        [spent for part in parts for spent in part.checked],
+    )
+
+
+def _batch(ask: Ask, now: int) -> Batch:
+    rows, spent = ask.rows, (ask.validated - ask.begun) / 1000
+    count, times = len(rows.values), [now if time is None else time for time in rows.times]
+    return Batch(ask.service, [ask.request_id] * count, range(count), rows.values, times, now, [spent] * count)
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:
