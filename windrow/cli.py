@@ -23,6 +23,7 @@ _COMMANDS = {
     "promote": "Make a release the one that answers.",
     "rollback": "Let the release that was live before answer again.",
     "keys": "Make, list and revoke access keys of the online service; read the audit.",
+    "experiment": "Let other releases answer a share of the requests.",
     "onboard": "Make a release of a model that was made elsewhere.",
     "branch": "Try changes on everything stored, without a copy and without a trace.",
     "materialize": "Bring one feature group up to date, in the lake and online.",

@@ -204,6 +204,31 @@ def test_a_copy_of_a_store_has_neither_its_keys_nor_its_audit(store: Metadata, u
     copied.close()
 
 
+def test_each_state_of_an_experiment_is_one_more_row(store: Metadata) -> None:
+    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0)
+    (first,) = store.experiments("churn")
+    store.record_experiment("fraud", "other", {}, after=0)
+    store.record_experiment("churn", "trial", {"weight": 0.2}, after=first.number)
+    assert [row.document for row in store.experiments("churn", name="trial")] == [{"weight": 0.1}, {"weight": 0.2}]
+    assert [(row.service, row.name) for row in store.experiments()] == [
+        ("churn", "trial"), ("fraud", "other"), ("churn", "trial"),
+    ]  # fmt: skip
+
+
+def test_of_two_who_change_experiments_of_a_service_at_once_the_second_is_refused(store: Metadata) -> None:
+    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0)
+    with pytest.raises(StoreError, match="experiments of service 'churn' were changed meanwhile"):
+        store.record_experiment("churn", "second", {}, after=0)
+    assert len(store.experiments()) == 1
+
+
+def test_what_was_measured_of_an_experiment_is_kept_newest_last(store: Metadata) -> None:
+    store.add_performance("churn", "trial", {"requests": 1})
+    store.add_performance("churn", "trial", {"requests": 2})
+    assert [row.document for row in store.performances("churn", "trial")] == [{"requests": 1}, {"requests": 2}]
+    assert store.performances("fraud", "trial") == []
+
+
 def test_a_release_of_another_service_cannot_be_deployed(store: Metadata) -> None:
     store.add_release("fraud", "fraud-1", b"a")
     with pytest.raises(NotFoundError, match="service 'churn' has no release 'fraud-1'. It has none"):
@@ -333,7 +358,7 @@ def test_a_store_of_a_newer_format_is_refused_with_the_next_step(url: str, store
     with database.engine.begin() as connection:
         database.seal(connection, 99)
     database.engine.dispose()
-    with pytest.raises(StoreError, match="has format 99. This windrow reads format 5. Next: upgrade windrow"):
+    with pytest.raises(StoreError, match="has format 99. This windrow reads format 6. Next: upgrade windrow"):
         Metadata(url)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -9,6 +9,7 @@ from tests.serving import world
 from tests.serving.conftest import Caller, eventually, settings_in
 from tests.serving.world import GOOD, NOW
 from windrow.errors import ModelError, RequestError
+from windrow.models.experiment import Experiment
 from windrow.serving.live import LiveService, LiveServices
 from windrow.serving.loader import Loader
 from windrow.settings import Settings
@@ -26,6 +27,9 @@ class Shelf:
 
     def find(self) -> Mapping[str, str | None]:
         return self.live
+
+    def experiments(self) -> Mapping[str, Sequence[Experiment]]:
+        return {}
 
     def load(self, id: str) -> LiveService:
         if id in self.broken:

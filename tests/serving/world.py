@@ -202,11 +202,12 @@ def _register(
         "baseline": {"auc": 0.5},
         "sources": ("payments",),
         "gates": [],
+        "groups": {},
         **facts,
     }
     release = Release(
         id=id, service=contract.view, number=number, created_at=time.time_ns() // 1000, task="classification", contract=contract, label={},
-        view_fingerprint=contract.fingerprint, groups={}, seq=0, dataset=DatasetRef(id="d", hash="h", rows=2, kind="view", now=NOW, splits={}),
+        view_fingerprint=contract.fingerprint, seq=0, dataset=DatasetRef(id="d", hash="h", rows=2, kind="view", now=NOW, splits={}),
         backend=backend, layout=layout, files={name: sha256(data) for name, data in files.items()},
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment={}, **values,
     )  # fmt: skip

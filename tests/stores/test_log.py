@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -18,8 +20,8 @@ from windrow.features.contract import Contract
 from windrow.schema import Field
 from windrow.stores.committer import commit
 from windrow.stores.lake import Lake
-from windrow.stores.log import LogRecord, LogWriter, PredictionLog, log_schema, records
-from windrow.stores.segments import MAGIC
+from windrow.stores.log import LogRecord, LogWriter, PredictionLog, log_schema, records, to_table
+from windrow.stores.segments import MAGIC, SegmentId, frame
 
 
 @pytest.fixture
@@ -49,7 +51,8 @@ def test_the_schema_is_fixed() -> None:
         "kind: string", "request_id: string", "service: string", "row: int64", "release: string",
         "received_at: timestamp[us, tz=UTC]", "event_time: timestamp[us, tz=UTC]", "known_at: timestamp[us, tz=UTC]",
         "keys: string", "request: string", "vector: string", "statuses: string", "output: double", "outcome: double",
-        "status: int64", "error: string", "stages_us: string",
+        "status: int64", "error: string", "stages_us: string", "degraded: string", "answered_by: string",
+        "experiment: string", "arms: string", "propensities: string",
     ]  # fmt: skip
 
 
@@ -58,6 +61,7 @@ def test_every_field_comes_back_before_and_after_the_commit(folder: Path, log: P
         kind="prediction", request_id="r1", service="churn", row=3, release="churn-1", received_at=1, event_time=-5,
         known_at=7, keys={"id": 2**63 - 1}, request={"a": [1, None, "ü"]}, vector={"x": 0.1, "y": "b", "z": None},
         statuses={"x": 0}, output=0.25, status=200, stages_us={"log": 1.5},
+        experiment="trial", arms={"trial": "new"}, propensities={"trial": 0.25},
     )  # fmt: skip
     with LogWriter(folder, "w") as writer:
         writer.append([record])
@@ -68,7 +72,41 @@ def test_every_field_comes_back_before_and_after_the_commit(folder: Path, log: P
     assert found["event_time"].isoformat() == "1969-12-31T23:59:59.999995+00:00"
     assert (found["keys"], found["request"]) == ('{"id":9223372036854775807}', '{"a":[1,null,"ü"]}')
     assert (found["vector"], found["statuses"]) == ('{"x":0.1,"y":"b","z":null}', '{"x":0}')
+    assert (found["experiment"], found["arms"], found["propensities"]) == ("trial", '{"trial":"new"}', '{"trial":0.25}')
     assert (found["row"], found["output"], found["outcome"], found["status"]) == (3, 0.25, None, 200)
+
+
+NEW = ("experiment", "arms", "propensities")
+
+
+def test_a_segment_of_an_earlier_windrow_is_read(folder: Path, log: PredictionLog) -> None:
+    earlier = {k: v for k, v in msgspec.to_builtins(prediction(1)).items() if k not in NEW}
+    with LogWriter(folder, "w") as writer:
+        writer.append_frame(bytearray(frame(msgspec.msgpack.encode([earlier]))))
+        writer.append([prediction(2, arms={"trial": "new"})])
+    for _ in range(2):
+        assert log.table("churn").select(NEW).to_pylist() == [
+            {"experiment": "", "arms": "{}", "propensities": "{}"},
+            {"experiment": "", "arms": '{"trial":"new"}', "propensities": "{}"},
+        ]
+        commit(folder, log.lake)
+
+
+def test_a_table_of_an_earlier_windrow_is_read_and_takes_new_records(folder: Path, log: PredictionLog) -> None:
+    with LogWriter(folder, "w") as writer:
+        writer.append([prediction(1, output=None)])
+    earlier = to_table([(SegmentId("old", 1), record) for _, record in records(folder)]).drop_columns(list(NEW))
+    shutil.rmtree(folder)
+    log.lake.table("log/churn").append(earlier)
+    assert log.table("churn").select(["output", *NEW]).to_pylist() == [
+        {"output": None, "experiment": "", "arms": "{}", "propensities": "{}"}
+    ]
+    with LogWriter(folder, "w") as writer:
+        writer.append([prediction(2, experiment="trial")])
+    assert log.table("churn")["experiment"].to_pylist() == ["", "trial"]
+    commit(folder, log.lake)
+    assert log.table("churn")["experiment"].to_pylist() == ["", "trial"]
+    assert log.table("churn").schema == log_schema()
 
 
 def test_kinds_and_services_do_not_mix(folder: Path, log: PredictionLog) -> None:

@@ -20,7 +20,7 @@ def command(request_id: str, *, as_json: bool) -> None:
         show_json(found)
         return
     for record in found:
-        rows = [{"part": name, "value": str(value)} for name, value in record.items() if value not in (None, "", {})]
+        rows = [{"part": name, "value": str(value)} for name, value in record.items() if value not in (None, "", "{}")]
         show(rows, as_json=False, title=f"{record['kind']} {record['request_id']}, row {record['row']}")
 
 
@@ -37,7 +37,7 @@ def _records(request_id: str) -> list[dict[str, Any]]:
     log = PredictionLog(settings.folder("log"), Lake(settings.lake))
     found: list[dict[str, Any]] = []
     for name in services(project=settings.project):
-        for kind in ("prediction", "outcome", "error"):
+        for kind in ("prediction", "shadow", "outcome", "error"):
             rows = log.table(name, kind=kind)
             rows = rows.filter(pc.equal(rows["request_id"], request_id))
             found += [{"kind": kind, **{k: _plain(v) for k, v in row.items()}} for row in rows.to_pylist()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from windrow.errors import VersionError, closest, listed
 from windrow.features.group import FeatureGroup
+from windrow.models.experiments import newest
 from windrow.models.release import Release, decode_release
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Kept(NamedTuple):
 
 
 def kept_versions(metadata: Metadata, services: Iterable[str], *, keep: int) -> list[Kept]:
-    """Return the versions that the last `keep` releases and the live one of each service read.
+    """Return the versions that the last `keep` releases, the live one and those in running experiments read.
 
     Examples
     --------
@@ -65,8 +66,10 @@ def groups_kept(kept: Sequence[Kept], declared: Iterable[FeatureGroup], service:
 
 def _releases(metadata: Metadata, service: str, keep: int) -> list[Release]:
     rows = metadata.releases(service)
-    live = metadata.live(service)
-    chosen = [row for place, row in enumerate(reversed(rows)) if place < keep or row.id == live]
+    needed = {metadata.live(service)}
+    for experiment in newest(metadata, service).values():
+        needed |= set(experiment.releases) if experiment.running else set()
+    chosen = [row for place, row in enumerate(reversed(rows)) if place < keep or row.id in needed]
     return [decode_release(row.document, where=f"release {row.id!r}") for row in chosen]
 
 
@@ -82,5 +85,5 @@ def _missing(version: Kept, known: Iterable[str]) -> VersionError:
         f"version {number} of feature group {name!r} is not declared any more, but service {version.service!r} "
         f"needs it for {listed(version.releases)}",
         exists=f"Declared are {listed(known)}. {closest(version.group, known)}".rstrip(" ?"),
-        next_step=f"keep it: {line}; or set WINDROW_KEEP_RELEASES to fewer releases, and promote one that does not read it",
+        next_step=f"keep it: {line}; or set WINDROW_KEEP_RELEASES to fewer releases, promote one that does not read it and stop experiments that need it",
     )

@@ -64,6 +64,7 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
 
     Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
     `degraded` says why it is not what it could have been, and `answered_by` who answered where the release did not.
+    In an experiment it says the row's `arms`, and its `release` where that is not the answer's.
     """
 
     value: float
@@ -73,18 +74,15 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     probabilities: dict[str, float] | None = None
     degraded: tuple[str, ...] | None = None
     answered_by: str | None = None
-
-
-class Mark(msgspec.Struct, gc=False):
-    """What is said of a row that is degraded; `statuses` are those of who answered, where it is another release."""
-
-    degraded: tuple[str, ...]
-    answered_by: str | None = None
-    statuses: msgspec.Raw | None = None
+    release: str | None = None
+    arms: dict[str, str] | None = None
 
 
 class Answer(msgspec.Struct, gc=False):
-    """The answer to one request; `now` is the time the features were read for."""
+    """The answer to one request; `now` is the time the features were read for.
+
+    `release` answered every row that does not name another.
+    """
 
     request_id: str
     service: str
@@ -144,21 +142,22 @@ class Speaker:
         statuses: Sequence[Mapping[str, int]],
         *,
         now: int,
-        marks: Mapping[int, Mark] | None = None,
     ) -> bytes:
-        """Return the JSON of an answer; `marks` are of the rows that are degraded."""
+        """Return the JSON of an answer."""
+        return self.told(request_id, self.predictions(outputs, statuses), now=now)
+
+    def predictions(self, outputs: Sequence[Output], statuses: Sequence[Mapping[str, int]]) -> list[Prediction]:
+        """Return what is said of each row."""
         said = self.said
         if self._names:
-            predictions = [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
-        else:
-            predictions = [
-                Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
-                for value, status in zip(outputs, statuses, strict=True)
-            ]
-        for row, mark in marks.items() if marks else ():
-            made = predictions[row]
-            made.degraded, made.answered_by = mark.degraded, mark.answered_by
-            made.statuses = mark.statuses or made.statuses
+            return [self._chosen(output, said(s)) for output, s in zip(outputs, statuses, strict=True)]  # type: ignore[arg-type]
+        return [
+            Prediction(value, said(status), value if self._classes else None)  # type: ignore[arg-type]
+            for value, status in zip(outputs, statuses, strict=True)
+        ]
+
+    def told(self, request_id: str, predictions: list[Prediction], *, now: int) -> bytes:
+        """Return the JSON of an answer whose rows are made already, by this release or others."""
         return encode(Answer(request_id, self._service, self._release, predictions, spoken_time(now)))
 
     def _chosen(self, shares: list[float], statuses: msgspec.Raw) -> Prediction:

@@ -229,7 +229,7 @@ class WindrowMiddleware:
         return Reply(405, problem(error, self._worker.plane.new_id()), _PROBLEM, allow)
 
     def _describe(self, name: str) -> Reply:
-        return Reply(200, encode(pages.describe(self._worker.live.service(name))))
+        return Reply(200, encode(pages.describe(self._worker.live.service(name), self._worker.live)))
 
     def _report(self, path: str) -> Reply:
         return Reply(200, pages.report(self._worker.reports, path), HTML)

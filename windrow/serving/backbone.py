@@ -18,7 +18,7 @@ import msgspec
 from windrow.errors import RequestError, StoreError
 from windrow.models.policies import CONSTANT
 from windrow.serving.answers import Output
-from windrow.serving.degraded import nothing, only, refusal, rows_for_fallback
+from windrow.serving.degraded import Where, nothing, refusal, rows_for_fallback
 from windrow.serving.live import LiveService
 from windrow.serving.transformer import AWAY, Vectors
 
@@ -42,6 +42,35 @@ class Other(NamedTuple):
         return CONSTANT if self.service is None else self.service.release.id
 
 
+class Given(msgspec.Struct, frozen=True, gc=False):
+    """Checked request rows.
+
+    Attributes
+    ----------
+    rows, times
+        Their values, and the time that each asks about (UTC microseconds).
+    begun
+        When the request began, nanoseconds of the performance counter: its deadline counts from there.
+    places
+        Where the rows stand among those of their request; None for all of them, in order.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    times: Sequence[int]
+    begun: int
+    places: Sequence[int] | None = None
+
+    def part(self, places: Sequence[int]) -> Given:
+        """Return some of the rows."""
+        return Given([self.rows[i] for i in places], [self.times[i] for i in places], self.begun, places)
+
+    def where(self, row: int) -> str:
+        """Return where a row stands in its request."""
+        if self.places is not None:
+            return f"$.rows[{self.places[row]}]"
+        return f"$.rows[{row}]" if len(self.rows) > 1 else "$"
+
+
 class Answers(msgspec.Struct, frozen=True, gc=False):
     """The outputs of n rows, and how they came about.
 
@@ -54,17 +83,22 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
     gathered, done
         When the features were there, and the outputs: nanoseconds of the performance counter.
     reasons
-        Row -> why it is degraded: reasons of its vector, then why the release did not answer. None for "all is well".
+        Row -> why it is degraded: reasons of its vector, then why the release did not answer.
     others
-        Row -> who answered instead, or None.
+        Row -> who answered instead.
     """
 
     vectors: Vectors
     outputs: list[Output]
     gathered: int
     done: int
-    reasons: Mapping[int, tuple[str, ...]] | None = None
-    others: Mapping[int, Other] | None = None
+    reasons: Mapping[int, tuple[str, ...]] = {}
+    others: Mapping[int, Other] = {}
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is well."""
+        return not (self.reasons or self.others)
 
 
 class Backbone:
@@ -82,19 +116,15 @@ class Backbone:
         self.degraded: Counter[tuple[str, str]] = Counter()
         self.fallbacks: Counter[tuple[str, str]] = Counter()
 
-    async def answer(
-        self, candidates: Sequence[LiveService], rows: Sequence[dict[str, Any]], times: Sequence[int], *, begun: int
-    ) -> Answers:
-        """Return the outputs of `rows`.
+    async def answer(self, candidates: Sequence[LiveService], given: Given) -> Answers:
+        """Return the outputs of the rows that are given.
 
         Parameters
         ----------
         candidates
             The release that was asked, then who may answer in its place.
-        rows, times
-            Checked request rows, and the time that each asks about (UTC microseconds).
-        begun
-            When the request began, nanoseconds of the performance counter: its deadline counts from there.
+        given
+            What is asked.
 
         Raises
         ------
@@ -102,12 +132,12 @@ class Backbone:
             If the rows are not in order or are refused, or if nobody can answer in time (504, else 503 or 500).
         """
         asked = candidates[0]
-        until = begun + asked.deadline
-        share = until if len(candidates) == 1 else begun + int(_SHARE * asked.deadline)
+        rows, until = given.rows, given.begun + asked.deadline
+        share = until if len(candidates) == 1 else given.begun + int(_SHARE * asked.deadline)
         vectors, gathered = None, 0
         outputs: dict[int, Output] = {}
         try:
-            vectors = asked.transformer.vectors(rows, times)
+            vectors = asked.transformer.vectors(rows, given.times)
             gathered = _clock()
             if not vectors.degraded:
                 made, done = await _run(asked, vectors, gathered, share)
@@ -115,20 +145,20 @@ class Backbone:
         except Exception as error:  # noqa: BLE001 - whatever failed, the fallback may answer; else it is raised again
             gap: _Gap | None = _gap(error, range(len(rows)))
         else:
-            outputs, gap = await _degraded(asked, vectors, gathered, share)
+            outputs, gap = await _degraded(asked, vectors, gathered, share, given.where)
         if vectors is None:
             vectors, gathered = nothing(asked.release.contract, len(rows)), _clock()
         others: list[tuple[Output, Other]] = []
         if gap is not None:
-            others = await _others(candidates, [(rows[i], times[i]) for i in gap.rows], until=until)
+            others = await _others(candidates, given.part(gap.rows), until=until)
             if not others:
                 raise gap.error
         return self._told(asked.name, _completed(vectors, gathered, outputs, gap, others))
 
     def _told(self, service: str, answers: Answers) -> Answers:
-        for reasons in (answers.reasons or {}).values():
+        for reasons in answers.reasons.values():
             self.degraded.update((service, reason) for reason in reasons)
-        self.fallbacks.update((service, other.name) for other in (answers.others or {}).values())
+        self.fallbacks.update((service, other.name) for other in answers.others.values())
         return answers
 
 
@@ -150,35 +180,32 @@ def _gap(error: Exception, rows: Sequence[int]) -> _Gap:
 
 
 async def _degraded(
-    asked: LiveService, vectors: Vectors, gathered: int, until: int
+    asked: LiveService, vectors: Vectors, gathered: int, until: int, where: Where
 ) -> tuple[dict[int, Output], _Gap | None]:
     """Return the outputs of the rows that may be predicted, and the gap of the others."""
-    every, left = range(len(vectors)), rows_for_fallback(asked.release, vectors)
+    every, left = range(len(vectors)), rows_for_fallback(asked.release, vectors, where)
     direct = [row for row in every if row not in left] if left else every
     away = next((row for row, reasons in vectors.degraded.items() if AWAY in reasons), None)
     try:
-        some = only(vectors, direct) if left else vectors
-        made = (await _run(asked, some, gathered, until))[0] if direct else []
+        made = (await _run(asked, vectors.take(direct), gathered, until))[0] if direct else []
     except Exception as error:  # noqa: BLE001 - as above
         if away is not None and isinstance(error, RequestError) and error.kind == "value-refused":
             # The model does not take missing values, and that these are missing is not the caller's doing.
-            return {}, _Gap(every, refusal(asked.release, vectors, away, AWAY), error.kind)
+            return {}, _Gap(every, refusal(asked.release, vectors, away, AWAY, where), error.kind)
         return {}, _gap(error, every)
     outputs = dict(zip(direct, made, strict=True))
     if not left:
         return outputs, None
-    return outputs, _Gap(left, refusal(asked.release, vectors, left[0], vectors.degraded[left[0]][0]))
+    return outputs, _Gap(left, refusal(asked.release, vectors, left[0], vectors.degraded[left[0]][0], where))
 
 
-async def _others(
-    candidates: Sequence[LiveService], asks: Sequence[tuple[dict[str, Any], int]], *, until: int
-) -> list[tuple[Output, Other]]:
+async def _others(candidates: Sequence[LiveService], given: Given, *, until: int) -> list[tuple[Output, Other]]:
     """Return what the first of the fallback chain says that can, for each row; nothing if nobody can."""
     policies = candidates[0].release.policies
     for candidate in candidates[1:] if policies.golden else ():
         try:
-            vectors = candidate.transformer.vectors([row for row, _ in asks], [time for _, time in asks])
-            if not (vectors.degraded and rows_for_fallback(candidate.release, vectors)):
+            vectors = candidate.transformer.vectors(given.rows, given.times)
+            if not (vectors.degraded and rows_for_fallback(candidate.release, vectors, given.where)):
                 outputs, _ = await _run(candidate, vectors, _clock(), until)
                 return [(output, Other(candidate, vectors, at)) for at, output in enumerate(outputs)]
         except Exception as error:  # noqa: BLE001 - the next of the chain may answer; why this one did not is said
@@ -186,7 +213,7 @@ async def _others(
     if policies.constant is None:
         return []
     constant = policies.constant
-    return [(list(constant) if isinstance(constant, tuple) else constant, Other())] * len(asks)
+    return [(list(constant) if isinstance(constant, tuple) else constant, Other())] * len(given.rows)
 
 
 def _completed(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from windrow.errors import RequestError, listed
 from windrow.features.contract import Contract
@@ -12,9 +11,6 @@ from windrow.models.policies import Policy
 from windrow.models.release import Release
 from windrow.schema import Status
 from windrow.serving.transformer import AWAY, OLD, UNKNOWN, Vectors
-
-if TYPE_CHECKING:
-    pass
 
 _STEPS = {
     OLD: "run `windrow materialize GROUP`, or declare Online(expired='predict')",
@@ -27,7 +23,11 @@ _SAID = {
 _KINDS = {OLD: "expired", AWAY: "store-unavailable"}
 
 
-def rows_for_fallback(release: Release, vectors: Vectors) -> list[int]:
+Where = Callable[[int], str]
+"""Says where a row stands in its request."""
+
+
+def rows_for_fallback(release: Release, vectors: Vectors, where: Where) -> list[int]:
     """Return the rows that the release leaves to its fallback.
 
     Raises
@@ -39,26 +39,17 @@ def rows_for_fallback(release: Release, vectors: Vectors) -> list[int]:
     for row, reasons in vectors.degraded.items():
         chosen = [_policy(release, reason) for reason in reasons]
         if "refuse" in chosen:
-            raise refusal(release, vectors, row, reasons[chosen.index("refuse")])
+            raise refusal(release, vectors, row, reasons[chosen.index("refuse")], where)
         if "fallback" in chosen:
             left.append(row)
     return left
 
 
-def refusal(release: Release, vectors: Vectors, row: int, reason: str) -> RequestError:
+def refusal(release: Release, vectors: Vectors, row: int, reason: str, where: Where) -> RequestError:
     """Return what a caller is told of a row that is refused for a reason."""
     if reason == UNKNOWN:
-        return _unknown(release.contract, vectors, row)
-    where = f"$.rows[{row}]" if len(vectors) > 1 else "$"
-    return RequestError(503, _KINDS[reason], _SAID[reason], where=where, next_step=_STEPS[reason])
-
-
-def only(vectors: Vectors, rows: Sequence[int]) -> Vectors:
-    """Return the vectors of some rows."""
-    matrix = None if vectors.matrix is None else vectors.matrix[list(rows)]
-    columns = None if vectors.columns is None else {n: v[list(rows)] for n, v in vectors.columns.items()}
-    lists, finite, statuses = ([kept[i] for i in rows] for kept in (vectors.lists, vectors.finite, vectors.statuses))
-    return Vectors(vectors.names, matrix, columns, lists, finite, statuses, {})  # type: ignore[arg-type]
+        return _unknown(release.contract, vectors.unknown[row][0], where(row))
+    return RequestError(503, _KINDS[reason], _SAID[reason], where=where(row), next_step=_STEPS[reason])
 
 
 def nothing(contract: Contract, rows: int) -> Vectors:
@@ -74,10 +65,8 @@ def _policy(release: Release, reason: str) -> Policy:
     return {UNKNOWN: release.unknown_entity, OLD: policies.expired, AWAY: policies.store_away}[reason]
 
 
-def _unknown(contract: Contract, vectors: Vectors, row: int) -> RequestError:
-    group = vectors.unknown[row][0]
+def _unknown(contract: Contract, group: str, row: str) -> RequestError:
     keys = next(lk.fields for lk in contract.lookups if lk.group == group and lk.fields)
-    where = f"$.rows[{row}].{keys[0]}" if len(vectors) > 1 else f"$.{keys[0]}"
     step = f"send {listed(keys)} of an entity that was published, or declare Online(unknown_entity='predict')"
     what = f"Group {group!r} has no row for this entity (status not_found)"
-    return RequestError(404, "unknown-entity", what, where=where, next_step=step)
+    return RequestError(404, "unknown-entity", what, where=f"{row}.{keys[0]}", next_step=step)

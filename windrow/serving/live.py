@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Protocol
 
 from windrow.errors import RequestError, WindrowError, listed
+from windrow.models.experiment import Experiment
 from windrow.models.release import Release
 from windrow.serving.answers import Speaker
 from windrow.serving.breaker import Breaker
+from windrow.serving.dispatcher import Dispatcher, fitting
 from windrow.serving.predictor import Predictor
 from windrow.serving.recorder import Recorder
 from windrow.serving.requests import RowReader
@@ -65,6 +67,11 @@ class LiveService:
         return Recorder(self.release.contract.feature_names)
 
     @cached_property
+    def inputs(self) -> str:
+        """Equal for releases that are given the same vector."""
+        return self.release.contract.fingerprint
+
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The request fields that are entity keys."""
         used = [name for lookup in self.release.contract.lookups for name in lookup.fields]
@@ -81,6 +88,8 @@ class _State:
     """What all requests see: replaced in one assignment."""
 
     services: Mapping[str, LiveService] = field(default_factory=dict)
+    others: Mapping[str, LiveService] = field(default_factory=dict)  # id -> a release that only experiments need
+    dispatchers: Mapping[str, Dispatcher[LiveService]] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)  # service without live release -> why
     loaded: bool = False
 
@@ -94,6 +103,10 @@ class Source(Protocol):
 
     def find(self) -> Mapping[str, str | None]:
         """Return service -> id of its live release, None before the first deployment."""
+        ...
+
+    def experiments(self) -> Mapping[str, Sequence[Experiment]]:
+        """Return service -> its running experiments, in the order in which they were started."""
         ...
 
     def load(self, id: str) -> LiveService:
@@ -113,7 +126,8 @@ class LiveServices:
 
     Notes
     -----
-    A release that cannot be loaded never replaces one that answers; `failures` says why.
+    A release that cannot be loaded never replaces one that answers; `failures` says why. An experiment whose
+    releases cannot all answer does not run, not even in part: golden answers, and `paused` says why.
     """
 
     def __init__(self, source: Source, *, loaded: Callable[[], None] | None = None) -> None:
@@ -121,6 +135,7 @@ class LiveServices:
         self._state = _State()
         self._seen: int | None = None
         self.failures: dict[str, str] = {}
+        self.paused: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="windrow-live", daemon=True)
 
@@ -162,6 +177,12 @@ class LiveServices:
             )
         raise _unknown(name, [*state.services, *state.waiting])
 
+    def dispatcher(self, service: LiveService) -> Dispatcher[LiveService] | None:
+        """Return what sends this service's rows to releases, None where no experiment runs beside it."""
+        found = self._state.dispatchers.get(service.name)
+        # A request that was read by the release before this one is answered by that one.
+        return found if found is not None and found.golden is service else None
+
     def start(self) -> None:
         """Load what is live and follow the registry, in a thread that ends with the process."""
         self._thread.start()
@@ -171,7 +192,7 @@ class LiveServices:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        for service in self._state.services.values():
+        for service in (*self._state.services.values(), *self._state.others.values()):
             service.predictor.close()
 
     def refresh(self) -> bool:
@@ -193,26 +214,74 @@ class LiveServices:
                 _log.error("release %s cannot answer: %s", id, error.message)
                 if old is not None:
                     services[name] = old
-        return self._swap(services, failures, live)
+        self.failures = failures
+        return self._swap(services, live)
 
-    def _swap(self, services: dict[str, LiveService], failures: dict[str, str], live: Mapping[str, str | None]) -> bool:
+    def _swap(self, services: dict[str, LiveService], live: Mapping[str, str | None]) -> bool:
+        failures = self.failures
+        others, dispatchers = self._experiments(services)
         told = {n: "its release cannot be loaded" for n in failures}  # why is for /readyz, not for every caller
         waiting = {n: told.get(n, "none was promoted") for n in live if n not in services}
-        before = self._state.services
-        self._state, self.failures = _State(services, waiting, loaded=True), failures
-        replaced = [s for n, s in before.items() if services.get(n) is not s]
+        before = self._state
+        self._state = _State(services, others, dispatchers, waiting, loaded=True)
+        replaced = [s for n, s in before.services.items() if services.get(n) is not s]
+        replaced += [s for id, s in before.others.items() if others.get(id) is not s]
         for service in replaced:
             timer = threading.Timer(LINGER_SECONDS, service.predictor.close)
             timer.daemon = True
             timer.start()
-        return bool(replaced) or len(services) > len(before)
+        return bool(replaced) or len(services) > len(before.services)
+
+    def _experiments(
+        self, services: Mapping[str, LiveService]
+    ) -> tuple[dict[str, LiveService], dict[str, Dispatcher[LiveService]]]:
+        """Return the releases that experiments need besides the live ones, and the dispatchers of services."""
+        others: dict[str, LiveService] = {}
+        dispatchers: dict[str, Dispatcher[LiveService]] = {}
+        paused: dict[str, str] = {}
+        for name, experiments in self._source.experiments().items():
+            golden = services.get(name)
+            if golden is None:
+                continue
+            needed = dict.fromkeys(id for one in experiments for id in one.releases)
+            found, broken = self._loaded(golden, needed)
+            why = {one.name: broken[id] for one in experiments for id in one.releases if id in broken}
+            running = [one for one in experiments if one.name not in why]
+            why |= fitting(golden.release, running, {id: one.release for id, one in found.items()})
+            running = [one for one in running if one.name not in why]
+            paused |= {f"{name}/{experiment}": text for experiment, text in why.items()}
+            others |= {id: one for id, one in found.items() if one is not golden}
+            if running:
+                dispatchers[name] = self._dispatcher(golden, running, found)
+        for experiment in sorted(paused.keys() - self.paused.keys()):
+            _log.error("experiment %s does not run: %s", experiment, paused[experiment])
+        self.paused = paused
+        return others, dispatchers
+
+    def _loaded(self, golden: LiveService, ids: Iterable[str]) -> tuple[dict[str, LiveService], dict[str, str]]:
+        found, broken = dict[str, LiveService](), dict[str, str]()
+        for id in ids:
+            try:
+                kept = golden if id == golden.release.id else self._state.others.get(id)
+                found[id] = kept or self._source.load(id)
+            except WindrowError as error:
+                broken[id] = error.message
+        return found, broken
+
+    def _dispatcher(
+        self, golden: LiveService, running: Sequence[Experiment], found: Mapping[str, LiveService]
+    ) -> Dispatcher[LiveService]:
+        needed = {id: found[id] for one in running for id in one.releases}
+        old = self._state.dispatchers.get(golden.name)
+        same = old and (old.golden, old.experiments, old.releases) == (golden, tuple(running), needed)
+        return old if old is not None and same else Dispatcher(golden, running, needed)
 
     def _poll(self) -> None:
         retry_at = 0.0
         while not self._stop.wait(POLL_SECONDS):
             try:
                 counter = self._source.changed()
-                if counter == self._seen and not (self.failures and time.monotonic() > retry_at):
+                if counter == self._seen and not ((self.failures or self.paused) and time.monotonic() > retry_at):
                     continue
                 retry_at = time.monotonic() + RETRY_SECONDS
                 self.refresh()

@@ -7,6 +7,8 @@ from typing import Any
 
 from windrow.errors import ModelError, NotFoundError, RequestError
 from windrow.models.bundle import load_bundle, read_release
+from windrow.models.experiment import Experiment
+from windrow.models.experiments import newest
 from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
 from windrow.serving.breaker import Breaker
@@ -54,6 +56,14 @@ class Loader:
         self._spans = self._metadata.spans()
         self._latest.clear()
         return {name: self._metadata.live(name) for name in self._registry.services()}
+
+    def experiments(self) -> dict[str, list[Experiment]]:
+        """Return service -> its running experiments, in the order in which they were started."""
+        found: dict[str, list[Experiment]] = {}
+        for (service, _), experiment in newest(self._metadata).items():
+            if experiment.running:
+                found.setdefault(service, []).append(experiment)
+        return found
 
     def load(self, id: str) -> LiveService:
         """Return the warmed service of a release.

@@ -50,6 +50,8 @@ class Metrics:
         self._sums: dict[str, float] = defaultdict(float)
         self.live: dict[str, str] = {}
         self.ingest, self.backbone = IngestFacts(), BackboneFacts()
+        self.arms: Mapping[tuple[str, str, str], int] = {}
+        self.shadows: Mapping[tuple[str, str, str], int] = {}
 
     def observe(self, service: str, route: str, status: int, seconds: float) -> None:
         """Count one request to a live service (or to "", where there is none)."""
@@ -89,6 +91,7 @@ class Metrics:
             live.add_metric([service, release], 1)
         yield live
         yield from self._held()
+        yield from self._dispatched()
         yield from self._ingested()
 
     def _held(self) -> Iterator[Any]:
@@ -114,6 +117,23 @@ class Metrics:
             turned_away.add_metric([reason], count)
         yield turned_away
         yield GaugeMetricFamily("windrow_in_flight", "Requests that are being answered", value=facts.in_flight)
+
+    def _dispatched(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily
+
+        for name, help_, labels, found in (
+            (
+                "windrow_arm_rows",
+                "Rows answered in an arm of an experiment",
+                ["service", "experiment", "arm"],
+                self.arms,
+            ),
+            ("windrow_shadow_rows", "Rows that a shadow was asked", ["service", "release", "became"], self.shadows),
+        ):
+            family = CounterMetricFamily(name, help_, labels=labels)
+            for values, count in sorted(found.items()):
+                family.add_metric(values, count)
+            yield family
 
     def _ingested(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

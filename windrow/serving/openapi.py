@@ -36,6 +36,14 @@ _REFUSALS = {
     "403": "The access key lacks the scope of this address",
     "429": "The access key has used up its rate, or too much waits",
 }
+_EXPERIMENT = {
+    "release": {"type": "string", "description": "Who answered this row, where it is not the answer's release"},
+    "arms": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "The row's arm in each experiment that it is in",
+    },
+}
 _STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
 
 
@@ -178,7 +186,7 @@ def _answer(release: Release) -> dict[str, Any]:
         prediction["class"] = {"type": "string", "enum": list(release.classes)}
         prediction["probabilities"] = {"type": "object", "properties": dict.fromkeys(release.classes, share)}
     texts = dict.fromkeys(("request_id", "service", "release"), {"type": "string"})
-    item = {"type": "object", "properties": prediction, "required": list(prediction)}
+    item = {"type": "object", "properties": {**prediction, **_EXPERIMENT}, "required": list(prediction)}
     fields = {
         **texts,
         "predictions": {"type": "array", "items": item},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from windrow.clock import from_micros
 from windrow.errors import RequestError, listed
+from windrow.models.experiment import Experiment
 from windrow.serving.live import LiveService, LiveServices
 from windrow.serving.openapi import row_schema
 
@@ -40,9 +41,9 @@ def _index_row(service: LiveService) -> str:
     return f'<tr><td><a href="/v1/{name}">{name}</a><td><a href="/ui/releases/{release}">{release}</a><td><code>POST /v1/{name}/predict</code>'
 
 
-def describe(service: LiveService) -> dict[str, Any]:
-    """Return what ``GET /v1/{service}`` says: the schema of a request, and the release that answers."""
-    release = service.release
+def describe(service: LiveService, live: LiveServices) -> dict[str, Any]:
+    """Return what ``GET /v1/{service}`` says: the schema of a request, who answers it, and what is tried on it."""
+    release, dispatcher = service.release, live.dispatcher(service)
     return {
         "service": release.service,
         "release": release.id,
@@ -58,10 +59,18 @@ def describe(service: LiveService) -> dict[str, Any]:
         "groups": release.groups,
         "gates": [{"name": g.name, "verdict": g.verdict(time_ns() // 1000), "why": g.why} for g in release.gates],
         "override": service.override,
+        "experiments": [] if dispatcher is None else [_experiment(one) for one in dispatcher.experiments],
+        "paused": {name: why for name, why in live.paused.items() if name.startswith(f"{service.name}/")},
         "metrics": release.metrics,
         "baseline": release.baseline,
         "now": from_micros(service.now()).isoformat(),
     }
+
+
+def _experiment(one: Experiment) -> dict[str, Any]:
+    arms = {arm.name: {"release": arm.release or None, "weight": arm.weight} for arm in one.arms}
+    facts = {"arms": arms, "shadows": one.shadows, "unit": one.unit, "holdout": one.holdout, "layer": one.layer}
+    return {"experiment": one.name, **facts, "share": one.share}
 
 
 def readiness(worker: Worker) -> dict[str, Any]:

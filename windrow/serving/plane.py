@@ -1,20 +1,24 @@
-"""The request path, readable at a glance: validate, transformer, predictor, log, answer. No HTTP in it."""
+"""The request path, readable at a glance: validate, dispatcher, transformer, predictor, log, answer. No HTTP in it."""
 
 from __future__ import annotations
 
 import itertools
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from windrow.errors import RequestError
-from windrow.serving.answers import Mark, encode, place_of
-from windrow.serving.backbone import Answers, Backbone
+from windrow.serving.answers import encode
+from windrow.serving.backbone import Backbone, Given
+from windrow.serving.batch import Batch, Part, Scored, divided, recorded, said, spoken
+from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
+from windrow.serving.shadows import Shadows
 from windrow.stores.log import LogRecord
 
 _clock = time.perf_counter_ns
@@ -33,6 +37,10 @@ class Services(Protocol):
 
     def service(self, name: str) -> LiveService:
         """Return one; raise `RequestError` where there is none."""
+        ...
+
+    def dispatcher(self, service: LiveService) -> Dispatcher[LiveService] | None:
+        """Return what sends its rows to releases, None where no experiment runs."""
         ...
 
 
@@ -55,10 +63,20 @@ class Plane:
         Who answers.
     log
         Written before every answer; where it cannot be, there is no answer.
+
+    Attributes
+    ----------
+    backbone
+        Gets the outputs, from whom it may.
+    shadows
+        Those who are asked afterwards.
+    arms
+        (service, experiment, arm) -> rows that were answered.
     """
 
     def __init__(self, services: Services, log: Log) -> None:
         self._services, self._log, self.backbone = services, log, Backbone()
+        self.shadows, self.arms = Shadows(log.append), Counter[tuple[str, str, str]]()
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -94,14 +112,38 @@ class Plane:
         StoreError
             If the online store or the log fails.
         """
-        service, begun = asks[0].service, _clock()
-        now = service.now()
-        rows = asks[0].rows if len(asks) == 1 else _joined(asks)
-        times = [now if time is None else time for time in rows.times]
-        answers = await self.backbone.answer((service,), rows.values, times, begun=asks[0].begun)
-        spent = answers.gathered - begun, answers.done - answers.gathered
-        self._log.append(_predictions(asks, times, answers=answers, now=now, spent=spent))
-        return _spoken(asks, answers, now)
+        batch = _together(asks)
+        parts = divided(batch, self._services.dispatcher(batch.service))
+        scored = [await self._scored(batch, part) for part in parts]
+        self._log.append([record for one in scored for record in recorded(batch, one)])
+        for one in scored:
+            self.shadows.offer(batch, one)
+        return self._answers(asks, batch, scored)
+
+    async def _scored(self, batch: Batch, part: Part) -> Scored:
+        begun, given = _clock(), Given(batch.values, batch.times, batch.begun)
+        if len(part.places) < len(batch.values):
+            given = given.part(part.places)
+        # Where a challenger cannot answer, golden does.
+        asked = (part.service,) if part.service is batch.service else (part.service, batch.service)
+        return Scored(part, await self.backbone.answer(asked, given), begun)
+
+    def _answers(self, asks: Sequence[Ask], batch: Batch, scored: Sequence[Scored]) -> list[bytes]:
+        speaker, now = batch.service.speaker, batch.now
+        first = scored[0]
+        if len(asks) == 1 and first.part.routes is None and first.answers.whole:
+            answers = first.answers
+            return [speaker.answer(asks[0].request_id, answers.outputs, answers.vectors.statuses, now=now)]
+        told = said(batch, scored)
+        for one in scored:
+            for route in one.part.routes or ():
+                self.arms.update((batch.service.name, *arm) for arm in route.arms.items())
+        made, at = [], 0
+        for ask in asks:
+            end = at + len(ask.rows.values)
+            made.append(spoken(ask.request_id, told[at:end], golden=batch.service, now=now))
+            at = end
+        return made
 
     async def outcomes(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Log the outcomes in `body` and return how many were accepted."""
@@ -135,80 +177,30 @@ class Plane:
         self._log.append([record])
 
 
-def _joined(asks: Sequence[Ask]) -> Rows:
-    values = [row for ask in asks for row in ask.rows.values]
-    return Rows(values, [time for ask in asks for time in ask.rows.times])
-
-
-def _predictions(
-    asks: Sequence[Ask], times: Sequence[int], *, answers: Answers, now: int, spent: tuple[int, int]
-) -> list[LogRecord]:
-    service, received = asks[0].service, _wall()
-    vectors, outputs = answers.vectors, answers.outputs
-    name, release, keys, recorder = service.name, service.release.id, service.keys, service.recorder
-    features, model = spent[0] / 1000, spent[1] / 1000
-    records, at = [], 0
-    for ask in asks:
-        stages = {"validate": (ask.validated - ask.begun) / 1000, "features": features, "model": model}
-        for row, values in enumerate(ask.rows.values):
-            record = LogRecord(
-                kind="prediction",
-                request_id=ask.request_id,
-                service=name,
-                row=row,
-                release=release,
-                received_at=received,
-                event_time=times[at],
-                known_at=now,
-                keys={key: values[key] for key in keys},
-                request=values,
-                vector=recorder.vector(vectors.lists[at], finite=vectors.finite[at]),
-                statuses=recorder.statuses(vectors.statuses[at]),
-                output=place_of(outputs[at]),
-                stages_us=stages,
-            )
-            records.append(record)
-            at += 1
-    if answers.reasons or answers.others:
-        _amend(records, answers)
-    return records
-
-
-def _amend(records: Sequence[LogRecord], answers: Answers) -> None:
-    for row, reasons in (answers.reasons or {}).items():
-        records[row].degraded = ",".join(reasons)
-    for row, other in (answers.others or {}).items():
-        record, vectors = records[row], other.vectors
-        record.answered_by, record.release = other.name, ""
-        if other.service is not None and vectors is not None:
-            recorder = other.service.recorder
-            record.release = other.name
-            record.vector = recorder.vector(vectors.lists[other.at], finite=vectors.finite[other.at])
-            record.statuses = recorder.statuses(vectors.statuses[other.at])
-
-
-def _spoken(asks: Sequence[Ask], answers: Answers, now: int) -> list[bytes]:
-    speaker, outputs, statuses = asks[0].service.speaker, answers.outputs, answers.vectors.statuses
-    marks = _marks(answers) if answers.reasons or answers.others else {}
+def _together(asks: Sequence[Ask]) -> Batch:
+    service = asks[0].service
+    now = service.now()
     if len(asks) == 1:
-        return [speaker.answer(asks[0].request_id, outputs, statuses, now=now, marks=marks)]
-    made, at = [], 0
-    for ask in asks:
-        end = at + len(ask.rows.values)
-        mine = {row - at: mark for row, mark in marks.items() if at <= row < end} if marks else marks
-        made.append(speaker.answer(ask.request_id, outputs[at:end], statuses[at:end], now=now, marks=mine))
-        at = end
-    return made
+        return _batch(asks[0], now)
+    parts = [_batch(ask, now) for ask in asks]
+    return Batch(
+        service,
+        [id for part in parts for id in part.request_ids],
+        [row for part in parts for row in part.rows],
+        [values for part in parts for values in part.values],
+        [time for part in parts for time in part.times],
+        now,
+        [spent for part in parts for spent in part.checked],
+        parts[0].begun,
+    )
 
 
-def _marks(answers: Answers) -> dict[int, Mark]:
-    reasons, others = answers.reasons or {}, answers.others or {}
-    marks = {row: Mark(reasons.get(row, ())) for row in {*reasons, *others}}
-    for row, other in others.items():
-        mark = marks[row] = Mark(reasons.get(row, ()), other.name)
-        if other.service is not None and other.vectors is not None:
-            mark.statuses = other.service.speaker.said(other.vectors.statuses[other.at])
-    return marks
+def _batch(ask: Ask, now: int) -> Batch:
+    rows, spent = ask.rows, (ask.validated - ask.begun) / 1000
+    count, times = len(rows.values), [now if time is None else time for time in rows.times]
+    return Batch(
+        ask.service, [ask.request_id] * count, range(count), rows.values, times, now, [spent] * count, ask.begun
+    )
 
 
 def _outcome(service: LiveService, outcome: Outcome, now: int) -> LogRecord:

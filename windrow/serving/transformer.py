@@ -95,6 +95,22 @@ class Vectors(msgspec.Struct, frozen=True, gc=False):
             return self.columns or {}
         return dict(zip(self.names, self.matrix.T, strict=True))
 
+    def take(self, rows: Sequence[int]) -> Vectors:
+        """Return those of some rows, in this order."""
+        if len(rows) == len(self):
+            return self
+        chosen = list(rows)
+        return Vectors(
+            self.names,
+            None if self.matrix is None else self.matrix[chosen],
+            None if self.columns is None else {name: values[chosen] for name, values in self.columns.items()},
+            [self.lists[i] for i in chosen],
+            [self.finite[i] for i in chosen],
+            [self.statuses[i] for i in chosen],
+            {at: self.unknown[i] for at, i in enumerate(chosen) if i in self.unknown},
+            {at: self.degraded[i] for at, i in enumerate(chosen) if i in self.degraded},
+        )
+
     def rows(self) -> list[dict[str, float | str | None]]:
         """Return each row by name: floats, text as the model saw it, None for a missing number."""
         names = self.names

@@ -85,6 +85,7 @@ class Worker:
         self._stop.set()
         self.live.close()
         self._keyring.close()
+        self.plane.shadows.close()
         self._log.close()
         self._loader.close()
         for keeper in (self._committer, self._applier):
@@ -94,6 +95,7 @@ class Worker:
     def measured(self) -> bytes:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
+        self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         backbone = self.plane.backbone

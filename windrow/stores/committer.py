@@ -119,7 +119,8 @@ def _commit_rows(lake: Lake, key: str, rows: Rows, *, last: SegmentId) -> int:
     done = table.transaction_version(app)
     fresh = [(segment, record) for segment, record in rows if done is None or segment.number > done]
     if fresh:
-        table.append(to_table(fresh), transaction=(app, last.number))
+        # Wider than the table where an earlier windrow made it: its records had fewer fields.
+        table.append(to_table(fresh), transaction=(app, last.number), widen=True)
     return len(fresh)
 
 

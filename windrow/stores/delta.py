@@ -255,6 +255,20 @@ def fitted(key: str, rows: pa.Table, delta: DeltaTable) -> pa.Table:
     return rows.select(list(stored))
 
 
+def widened(rows: pa.Table, delta: DeltaTable) -> None:
+    """Add the columns that `rows` have and the table has not; whoever else did so meanwhile is met again and tried."""
+    from deltalake import Field as DeltaField
+    from deltalake import Schema
+
+    stored = arrow_schema(delta).names
+    new = [field for field in rows.schema if field.name not in stored]
+    if new:
+        import pyarrow as pa
+
+        fields = Schema.from_arrow(pa.schema(new)).fields
+        delta.alter.add_columns([DeltaField(f.name, f.type, nullable=True) for f in fields])
+
+
 def numbered(rows: pa.Table, seq: int, delta: DeltaTable | None) -> pa.Table:
     """Return `rows` with their ``_seq`` and, where the table has ever seen a delete, as not deleted."""
     import pyarrow as pa

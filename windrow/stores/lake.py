@@ -22,6 +22,7 @@ from windrow.stores.delta import (
     plain,
     refuse_unreadable,
     user_schema,
+    widened,
     with_retries,
 )
 from windrow.stores.sequence import next_seq
@@ -126,7 +127,7 @@ class LakeTable:
         """The stored columns, ``_seq`` last; raise `NotFoundError` if nothing was written."""
         return user_schema(self.open())
 
-    def append(self, rows: pa.Table, *, transaction: tuple[str, int] | None = None) -> int:
+    def append(self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, widen: bool = False) -> int:
         """Commit `rows` at once and return the ``_seq`` they were given.
 
         Parameters
@@ -137,6 +138,8 @@ class LakeTable:
         transaction
             Application and version recorded with the commit. Delta takes the same version twice:
             the caller reads `transaction_version` first and is the only writer of its application.
+        widen
+            Whether columns that are new join the table, null in its older rows.
 
         Raises
         ------
@@ -145,7 +148,7 @@ class LakeTable:
         StoreError
             If the commit still fails after retries.
         """
-        return self._write(rows, mode="append", transaction=transaction)
+        return self._write(rows, mode="append", transaction=transaction, widen=widen)
 
     def replace(self, rows: pa.Table, where: str) -> int:
         """Replace the rows that satisfy the SQL predicate `where` by `rows`, in one commit.
@@ -357,7 +360,9 @@ class LakeTable:
             next_step="materialize it, or run the service that writes it (windrow run SERVICE)",
         )
 
-    def _write(self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, **options: Any) -> int:
+    def _write(
+        self, rows: pa.Table, *, transaction: tuple[str, int] | None = None, widen: bool = False, **options: Any
+    ) -> int:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
         data, seq = plain(self.key, rows), next_seq()
@@ -371,6 +376,8 @@ class LakeTable:
             delta = open_delta(self.path)
             if delta is not None:
                 refuse_unreadable(self.key, delta)
+                if widen:
+                    widened(data, delta)
             made = numbered(data if delta is None else fitted(self.key, data, delta), seq, delta)
             # Of a new table only; deltalake refuses a configuration that differs from the stored one.
             new: dict[str, Any] = {"configuration": configuration(made.schema)} if delta is None else {}

@@ -35,7 +35,7 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     Attributes
     ----------
     kind
-        ``prediction``, ``outcome`` or ``error``.
+        ``prediction``, ``outcome``, ``error``, or ``shadow``: what a release would have answered that only listens.
     request_id, row
         Which answer, and which row of it (from 0).
     service, release
@@ -57,6 +57,10 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
         Why the prediction is not what it could have been, words with commas between; "" where it is.
     answered_by
         Who answered where the release that was asked did not: another release, or ``constant``, which is no `release`.
+    experiment
+        The one that chose the release; "" where none did.
+    arms, propensities
+        By experiment: the row's arm, and the probability with which a unit got that arm at this moment.
     """
 
     kind: str
@@ -78,6 +82,9 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     stages_us: dict[str, float] = {}
     degraded: str = ""
     answered_by: str = ""
+    experiment: str = ""
+    arms: dict[str, str] = {}
+    propensities: dict[str, float] = {}
 
 
 Rows = list[tuple[SegmentId, LogRecord]]
@@ -208,7 +215,7 @@ def _own_key(kind: str, service: str) -> str:
 
 
 _TIMES = ("received_at", "event_time", "known_at")
-_OBJECTS = ("keys", "request", "vector", "statuses", "stages_us")
+_OBJECTS = ("keys", "request", "vector", "statuses", "stages_us", "arms", "propensities")
 _NUMBERS = {"row": "int64", "status": "int64", "output": "float64", "outcome": "float64"}
 
 
@@ -328,12 +335,26 @@ class PredictionLog:
     def _stored(self, key: str, service: str, kind: str) -> pa.Table:
         from windrow.stores.engine import engine
 
-        table, empty = self.lake.table(key), to_table([])
+        table, schema = self.lake.table(key), to_table([]).schema
         if not table.exists:
-            return empty
+            return to_table([])
         rows = table.scan(engine())
         wanted = rows.filter(rows.kind == kind, rows.service == service)
-        return wanted.select(empty.column_names).to_pyarrow().cast(empty.schema)
+        return _of_today(wanted.select([n for n in schema.names if n in wanted.columns]).to_pyarrow(), schema)
+
+
+def _of_today(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows, also those from before a field was added, with what the field says where nothing is said."""
+    import pyarrow as pa
+
+    usual = to_table([(SegmentId("", 0), LogRecord(kind="", request_id="", service=""))])
+    columns = []
+    for field in schema:
+        known = field.name in rows.column_names
+        column = rows[field.name].cast(field.type) if known else pa.nulls(rows.num_rows, field.type)
+        value = usual[field.name][0]
+        columns.append(column.fill_null(value) if value.is_valid else column)
+    return pa.table(columns, schema=schema)
 
 
 def _newest_outcomes(rows: pa.Table) -> pa.Table:

@@ -60,6 +60,25 @@ class Deployment(NamedTuple):
     override: dict[str, Any] | None = None
 
 
+class ExperimentRow(NamedTuple):
+    """One state of an experiment as it was given; `number` counts the rows of the whole store."""
+
+    service: str
+    name: str
+    document: dict[str, Any]
+    number: int
+    at: int
+
+
+class PerformanceRow(NamedTuple):
+    """What was measured of an experiment at a time (`at`, UTC microseconds of the wall clock)."""
+
+    service: str
+    experiment: str
+    document: dict[str, Any]
+    at: int
+
+
 class Materialization(NamedTuple):
     """The last time a group was materialised: `at` the wall clock's, `known` the latest known time of each source."""
 

@@ -27,7 +27,9 @@ from windrow.stores.metadata.rows import (
     AuditRow,
     Definition,
     Deployment,
+    ExperimentRow,
     Materialization,
+    PerformanceRow,
     ReleaseRow,
     Span,
     TombstoneRow,
@@ -234,6 +236,46 @@ class Metadata:
             )
             for r in self._rows(query)
         ]  # fmt: skip
+
+    def record_experiment(self, service: str, name: str, document: dict[str, Any], *, after: int) -> None:
+        """Remember the next state of an experiment, decided by one who saw the service's rows up to number `after`.
+
+        Raises
+        ------
+        StoreError
+            If another state of an experiment of the service was recorded meanwhile.
+        """
+        table = tables.experiments
+        newest = sa.select(sa.func.coalesce(sa.func.max(table.c.number), 0)).where(table.c.service == service)
+        row = {"service": service, "name": name, "document": _json(document), "at": time.time_ns() // 1000}
+        with self._writing() as connection:
+            if connection.execute(newest).scalar_one() != after:
+                raise StoreError(
+                    f"the experiments of service {service!r} were changed meanwhile",
+                    next_step=f"look at them (windrow experiment list {service}), then try again",
+                )
+            connection.execute(sa.insert(table).values(row))
+
+    def experiments(self, service: str | None = None, *, name: str | None = None) -> list[ExperimentRow]:
+        """Return the states of all experiments, of a service or of one experiment, newest last."""
+        table = tables.experiments
+        query = sa.select(table).order_by(table.c.number)
+        query = query if service is None else query.where(table.c.service == service)
+        query = query if name is None else query.where(table.c.name == name)
+        return [
+            ExperimentRow(r.service, r.name, msgspec.json.decode(r.document), r.number, r.at) for r in self._rows(query)
+        ]
+
+    def add_performance(self, service: str, experiment: str, document: dict[str, Any]) -> None:
+        """Remember what was measured of an experiment."""
+        self._add(tables.performances, service=service, experiment=experiment, document=_json(document))
+
+    def performances(self, service: str, experiment: str) -> list[PerformanceRow]:
+        """Return what was measured of an experiment, newest last."""
+        table = tables.performances
+        query = sa.select(table).where(table.c.service == service, table.c.experiment == experiment)
+        rows = self._rows(query.order_by(table.c.number))
+        return [PerformanceRow(r.service, r.experiment, msgspec.json.decode(r.document), r.at) for r in rows]
 
     def record_materialization(self, key: str) -> None:
         """Remember that a group, such as ``features/card_profile_v1``, is as new now as its sources are."""

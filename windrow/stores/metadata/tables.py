@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-FORMAT = 5  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
+FORMAT = 6  # one more with every change here, and a module migrations/format_N.py that makes it of the one before
 
 TABLES = sa.MetaData()
 
@@ -37,6 +37,8 @@ releases = _table(
 tombstones = _table("tombstones", _text("entity"), _text("hash"), _text("salt"), _text("document"))
 deployments = _table("deployments", _text("service", index=True), _text("release"), _text("reason"))
 overrides = _table("overrides", sa.Column("deployment", sa.Integer, nullable=False, unique=True), _text("document"))
+experiments = _table("experiments", _text("service", index=True), _text("name"), _text("document"))
+performances = _table("performances", _text("service", index=True), _text("experiment"), _text("document"))
 materializations = _table("materializations", _text("key", index=True), _text("known"))
 access_keys = _table("access_keys", _text("id", unique=True), _text("name"), _text("hash"), _text("document"))
 revocations = _table("revocations", _text("id", unique=True))
