@@ -67,7 +67,9 @@ class Caller:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self.app({"type": "http", "method": method, "path": path, "headers": headers}, receive, send)
+        address, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": address, "query_string": query.encode(), "headers": headers}
+        await self.app(scope, receive, send)
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return Answered(sent[0]["status"], found, sent[1]["body"])
 

@@ -11,6 +11,7 @@ from windrow.errors import ModelError, listed
 from windrow.features.contract import Contract
 
 FORMAT = 1
+EXPLAIN_MS = 500.0
 
 Task = Literal["classification", "multiclass", "regression"]
 Backend = Literal["onnx", "treelite", "sklearn"]
@@ -144,6 +145,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         Package -> version at training time.
     p99_ms
         Latency budget, None when the service is not online.
+    explain_ms
+        How long a caller waits for an explanation before it gets a ticket.
     schedule
         How often its feature groups are to be materialised: the batch schedule of its service.
     evidence
@@ -174,6 +177,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     unknown_entity: Literal["predict", "refuse"] = "refuse"
     p99_ms: float | None = None
+    explain_ms: float = EXPLAIN_MS
     schedule: str = "@daily"
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)
     batch_backend: Backend | None = None

@@ -20,6 +20,7 @@ from windrow.features.view import describe as describe_view
 from windrow.models.columns import check_columns
 from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_classes, check_declared
 from windrow.models.keys import label_keys
+from windrow.models.release import EXPLAIN_MS
 from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
 from windrow.schema import EVENT_TIME, check_name, fingerprint
@@ -38,12 +39,31 @@ class Online:
         The latency budget.
     unknown_entity
         ``predict`` with missing values (and say so), or ``refuse`` with 404.
+    explain_ms
+        How long a request waits for the explanations that it asks for; then it gets a ticket for them.
+    immutable
+        Features that no counterfactual may change, because nobody can act on them, such as an age; keys are
+        among them anyway.
+
+    Examples
+    --------
+    >>> Online(p99_ms=10, immutable=["age"]).immutable
+    ('age',)
     """
 
     p99_ms: float = 50.0
     unknown_entity: Literal["predict", "refuse"] = "refuse"
+    explain_ms: float = EXPLAIN_MS
+    immutable: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_kinds(self.immutable, str, where="immutable= of Online()", example='"age"')
+        object.__setattr__(self, "immutable", tuple(self.immutable))
+        if not (isinstance(self.explain_ms, int | float) and 0 < self.explain_ms < 60_000):
+            raise DeclarationError(
+                f"Online(explain_ms={self.explain_ms!r}) is no time to wait",
+                next_step="give milliseconds, such as explain_ms=500",
+            )
         if self.unknown_entity not in ("predict", "refuse"):
             raise UnknownNameError(
                 "policy unknown_entity", self.unknown_entity, ["predict", "refuse"], where="Online()"
@@ -414,6 +434,9 @@ def _check(service: PredictionService) -> None:
     _check_split(service, where=where)
     label_keys(service)
     if service.online is not None:
+        for name in service.online.immutable:
+            if name not in names:
+                raise UnknownNameError("immutable feature", name, names, where=where)
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:
             raise DeclarationError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from windrow.clock import from_micros
 from windrow.errors import ModelError
 from windrow.features.contract import numbers
-from windrow.models import card, trusted
+from windrow.models import background, card, trusted
 from windrow.models.bundle import Bundle, open_bundle
 from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator
@@ -24,9 +24,10 @@ from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import against
 from windrow.models.metrics import metrics_of
+from windrow.models.origins import background_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.registry import Registry
-from windrow.models.release import DatasetRef, GateResult, Release, sha256
+from windrow.models.release import EXPLAIN_MS, DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.search import Say
 from windrow.models.service import PredictionService
@@ -112,6 +113,8 @@ def register(
     """
     held_out = load_split(dataset, service.view.contract, TEST)
     files = pack(compiled, service.view.contract, held_out.frame)
+    learned = load_split(dataset, service.view.contract, TRAIN).frame
+    files[background.FILE] = background_of(service, learned)
     release = _release(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
@@ -214,6 +217,7 @@ def _release(
         on_demand_sha256=sha256(contract.on_demand_source.encode()), environment=environment(),
         unknown_entity=service.online.unknown_entity if service.online else "refuse",
         p99_ms=service.online.p99_ms if service.online else None,
+        explain_ms=service.online.explain_ms if service.online else EXPLAIN_MS,
         schedule=service.batch.schedule if service.batch else "@daily",
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from windrow.errors import RequestError
 from windrow.serving import pages
 from windrow.serving.answers import as_problem, encode, problem
+from windrow.serving.explaining import answering
 from windrow.serving.ingest import check_peer
 from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
@@ -112,6 +113,9 @@ class WindrowMiddleware:
                 return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
             if len(parts) == 1 and parts[0]:
                 return self._read(method, lambda: self._describe(parts[0]))
+            if len(parts) == 3 and parts[0] == "requests" and parts[2] == "explanation":
+                get = method in ("GET", "HEAD")
+                return await self._explained(parts[1], scope) if get else self._not_allowed(b"GET, HEAD")
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
             return await asyncio.to_thread(self._read, method, lambda: self._report(path))
         if path.startswith(_CARDS):
@@ -124,16 +128,44 @@ class WindrowMiddleware:
 
     async def _posted(self, name: str, action: str, scope: Scope, receive: Receive) -> Reply:
         begin, worker = time.perf_counter(), self._worker
+        kinds: tuple[str, ...] = ()
         request_id = worker.plane.new_id()
         try:
             body = await read_body(scope, receive)
-            reply = Reply(200, await self._call(action, scope)(name, body, request_id=request_id))
+            kinds = answering.asked_kinds(scope.get("query_string", b"")) if action == "predict" else ()
+            if kinds:
+                reply = await self._predicted(name, body, request_id=request_id, kinds=kinds)
+            else:
+                reply = Reply(200, await self._call(action, scope)(name, body, request_id=request_id))
         except _GoneError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the caller gets a problem and the log a record
             reply = self._failed(name, error, request_id)
         known = name if name in worker.live.services else ""
-        worker.metrics.observe(known, action, reply.status, time.perf_counter() - begin)
+        # Latencies of predictions are not those of explanations.
+        worker.metrics.observe(known, "explain" if kinds else action, reply.status, time.perf_counter() - begin)
+        return reply
+
+    async def _predicted(self, name: str, body: bytes, *, request_id: str, kinds: tuple[str, ...]) -> Reply:
+        worker, begun = self._worker, time.monotonic()
+        return _maybe_later(
+            await answering.predict(
+                worker.plane, worker.explainer, name, body, request_id=request_id, kinds=kinds,
+                services=worker.live.services, begun=begun,
+            )
+        )  # fmt: skip
+
+    async def _explained(self, asked: str, scope: Scope) -> Reply:
+        worker, begun = self._worker, time.monotonic()
+        begin, query = time.perf_counter(), scope.get("query_string", b"")
+        try:
+            said = await answering.logged(worker.explainer, asked, query, worker.live.services, begun=begun)
+            reply = _maybe_later(said)
+        except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
+            request_id = worker.plane.new_id()
+            told = _told(error, request_id)
+            reply = Reply(told.status, problem(told, request_id), _PROBLEM)
+        worker.metrics.observe("", "explanation", reply.status, time.perf_counter() - begin)
         return reply
 
     async def _ingested(self, name: str, scope: Scope, receive: Receive) -> Reply:
@@ -306,6 +338,11 @@ def _told(error: Exception, request_id: str) -> RequestError:
     if told is not error:
         _log.error("request %s failed", request_id, exc_info=error)
     return told
+
+
+def _maybe_later(said: answering.Said) -> Reply:
+    later = b"%d" % answering.RETRY_AFTER if said.status == 202 else b""
+    return Reply(said.status, said.body, retry_after=later)
 
 
 def _too_large() -> RequestError:
