@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.conftest import ROOT
@@ -33,7 +34,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     world.release_explained(settings)
     worker = Worker(settings, committer=False)
     worker.start()
-    eventually(lambda: worker.live.ready)
+    eventually(lambda: worker.live.ready, seconds=120)
     yield Caller(worker)
     worker.close()
 
@@ -147,6 +148,30 @@ def test_a_request_that_failed_has_nothing_to_explain(explained: Caller) -> None
     answer = later(explained, f"/v1/requests/{id}/explanation")
     assert (answer.status, answer.json["type"]) == (409, "urn:windrow:problem:nothing-predicted")
     assert "422 (missing-key)" in answer.json["detail"]
+
+
+def test_a_request_that_is_in_the_lake_already_is_found_there(tmp_path: Path) -> None:
+    from windrow.serving.explaining.child import Answering
+    from windrow.serving.explaining.messages import Logged, Question
+    from windrow.stores.committer import commit
+    from windrow.stores.lake import Lake
+    from windrow.stores.log import LogRecord, LogWriter
+
+    settings = settings_in(tmp_path)
+    world.publish(settings)
+    world.release_explained(settings)
+    vector: dict[str, float | str | None] = {"limit": 500.0, "amount": None, "distance": 2.5}
+    with LogWriter(settings.folder("log"), "api-0") as log:
+        for name, kind in (("r1", "prediction"), ("r2", "error")):
+            record = LogRecord(kind=kind, request_id=name, service="fraud", release="fraud-1", vector=vector)
+            log.append([record if kind == "prediction" else LogRecord(kind=kind, request_id=name, service="no_such")])
+    assert commit(settings.folder("log"), Lake(settings.lake)) == 2
+    assert list(records(settings.folder("log"))) == []
+    answering = Answering(settings)
+    reply = answering.reply(Question(1, "find", request_id="r1"))
+    assert msgspec.msgpack.decode(reply.body, type=Logged) == Logged("fraud-1", vector)
+    problems = [answering.reply(Question(1, "find", request_id=id)).problem for id in ("r2", "r3")]
+    assert [p.kind for p in problems if p] == ["nothing-predicted", "unknown-request"]
 
 
 @pytest.mark.parametrize("asked", ["shape", "shap,", "shap,anchors", "%00"])
