@@ -20,7 +20,7 @@ def rows() -> list[Row]:
     with TemporaryDirectory() as folder:
         settings = Settings.read({"WINDROW_HOME": folder})
         rig.build(settings)
-        worker = _started(settings)
+        worker = started(settings)
         try:
             runs = [asyncio.run(_measured(worker)) for _ in range(RUNS)]
             many = asyncio.run(_many(worker))
@@ -37,7 +37,8 @@ def rows() -> list[Row]:
     ]  # fmt: skip
 
 
-def _started(settings: Settings) -> Worker:
+def started(settings: Settings) -> Worker:
+    """Return a worker that answers."""
     worker = Worker(settings, committer=False)
     worker.start()
     deadline = time.monotonic() + 60

@@ -64,9 +64,27 @@ def test_a_release_names_everything_it_was_made_from(dataset, good):
         "contract.json",
         "golden.json",
         "environment.txt",
+        "background.json",
         "card.html",
     }
     assert other.registry.release(release.id) == release
+
+
+def test_a_release_brings_training_rows_and_the_source_columns_of_its_features(dataset, good):
+    from windrow.models.background import FILE, read_background
+
+    release, world = good
+    found = read_background(world.registry.load(release.id).file(FILE), where=FILE)
+    learned = load_split(dataset, fraud().view.contract, "train").frame
+    assert 1 < len(found.rows["amount"]) <= 200
+    assert set(found.rows["amount"]) <= set(learned["amount"].tolist())
+    assert found.origins == {
+        "limit": ["customers.limit"],
+        "plan": ["customers.plan"],
+        "amount": ["payments.amount"],
+        "share": ["customers.limit", "payments.amount"],
+    }
+    assert found.immutable == []
 
 
 def test_a_candidate_that_clears_its_gates_goes_live_with_the_reason(good):

@@ -57,7 +57,15 @@ class Caller:
         sent = [(b"content-length", (length or str(len(data))).encode())] if chunks is None else []
         sent += [(b"content-type", kind.encode())] if kind is not None else []
         sent += self.signed if headers is None else headers
-        facts = {"type": "http", "method": method, "path": path, "headers": sent, "client": ("127.0.0.1", 50000)}
+        address, _, query = path.partition("?")
+        facts = {
+            "type": "http",
+            "method": method,
+            "path": address,
+            "query_string": query.encode(),
+            "headers": sent,
+            "client": ("127.0.0.1", 50000),
+        }
         return asyncio.run(self._call({**facts, **scope}, parts))
 
     def predict(self, body: Any, service: str = "fraud") -> Answered:

@@ -295,7 +295,12 @@ def test_a_service_says_which_gate_failed_and_who_signed_for_that(fresh: Caller)
 def test_the_interface_is_openapi_3_1_with_every_live_service(fraud: Caller) -> None:
     document = fraud("GET", "/v1/openapi.json").json
     assert document["openapi"] == "3.1.0"
-    assert sorted(document["paths"]) == ["/v1/fraud", "/v1/fraud/outcomes", "/v1/fraud/predict"]
+    assert sorted(document["paths"]) == [
+        "/v1/fraud",
+        "/v1/fraud/outcomes",
+        "/v1/fraud/predict",
+        "/v1/requests/{id}/explanation",
+    ]
     assert document["components"]["schemas"]["fraud.Row"]["additionalProperties"] is False
     assert fraud("GET", "/docs.json").json == document
 

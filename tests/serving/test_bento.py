@@ -108,6 +108,23 @@ def test_the_service_is_ready_only_with_its_warm_releases(served: Served) -> Non
     assert served("GET", "/readyz") == (200, {"status": "ready", "releases": {"fraud": "fraud-1"}})
 
 
+def test_an_explanation_comes_over_http_by_its_ticket(served: Served) -> None:
+    status, answer = served("POST", "/v1/fraud/predict?explain=shap", GOOD)
+    assert status in (200, 202)
+    address, found = f"/v1/requests/{answer['request_id']}/explanation?kind=shap&row=0", list[Any]()
+
+    def there() -> bool:
+        found.append(served("GET", address))
+        return found[-1][0] != 202
+
+    eventually(there, seconds=240)
+    status, made = found[-1]
+    assert status == 200
+    added = made["base"] + sum(c["contribution"] for c in made["contributions"])
+    assert added == pytest.approx(made["raw"], abs=1e-4)
+    assert made["raw"] == pytest.approx(answer["predictions"][0]["value"], abs=1e-6)
+
+
 def test_a_prediction_is_answered_over_http_and_in_the_log(served: Served) -> None:
     status, answer = served("POST", "/v1/fraud/predict", GOOD)
     assert status == 200

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from windrow.features.contract import Contract, Lookup, OnDemand
+from windrow.models.background import Background
 from windrow.models.bundle import MODEL_FILES, Golden, golden_pairs
 from windrow.models.card import card
 from windrow.models.registry import Registry
@@ -117,7 +118,14 @@ def release_raising(settings: Settings, number: int = 1, *, promote: bool = True
     return _register(settings, FRAUD, id, model.SerializeToString(), golden, promote=promote, number=number, **facts)
 
 
-def release_churn(settings: Settings, number: int = 1, *, promote: bool = True, **facts: Any) -> str:
+def release_churn(
+    settings: Settings,
+    number: int = 1,
+    *,
+    promote: bool = True,
+    more: dict[str, bytes] | None = None,
+    **facts: Any,
+) -> str:
     """Release a pipeline with one-hot encoding that stays in scikit-learn."""
     import pandas as pd
     from sklearn.compose import make_column_transformer
@@ -144,7 +152,31 @@ def release_churn(settings: Settings, number: int = 1, *, promote: bool = True, 
         promote=promote,
         number=number,
         **{"unknown_entity": "predict", **facts},
+        more=more,
     )
+
+
+def release_explained(settings: Settings) -> None:
+    """Release fraud with its original pipeline and its background, and churn with features that nobody can change."""
+    from skops.io import dumps
+
+    payload, golden = _compiled(-1.0)
+    random = np.random.default_rng(0)
+    columns = {
+        "limit": random.uniform(0, 900, 120),
+        "amount": random.gamma(2, 20, 120),
+        "distance": random.gamma(1, 3, 120),
+    }
+    origins = {"limit": ["customers.limit"], "amount": ["payments.amount"], "distance": ["customers.x", "payments.x"]}
+    files = {
+        "model.skops": dumps(_logistic(-1.0)),
+        "background.json": msgspec.json.encode(
+            Background(rows={n: v.tolist() for n, v in columns.items()}, origins=origins, immutable=["limit"])
+        ),
+    }
+    _register(settings, FRAUD, "fraud-1", payload, golden, promote=True, number=1, more=files)
+    fixed = Background(rows={"plan": ["gold", "basic"], "months": [24.0, 1.0]}, immutable=["plan", "months"])
+    release_churn(settings, more={"background.json": msgspec.json.encode(fixed)})
 
 
 @lru_cache
@@ -188,6 +220,7 @@ def _register(
     number: int,
     backend: Any = "onnx",
     layout: Any = "matrix",
+    more: dict[str, bytes] | None = None,
     **facts: Any,
 ) -> str:
     files = {
@@ -195,6 +228,7 @@ def _register(
         "contract.json": msgspec.json.encode(contract),
         "golden.json": msgspec.json.encode(golden),
         "environment.txt": b"windrow\n",
+        **(more or {}),
     }
     values: dict[str, Any] = {
         "parity": {},

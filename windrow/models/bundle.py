@@ -50,10 +50,16 @@ class Bundle:
     """
 
     def __init__(
-        self, release: Release, model: Model, golden: Golden, *, batch: Callable[[], Model] | None = None
+        self,
+        release: Release,
+        model: Model,
+        golden: Golden,
+        *,
+        read: Callable[[str], bytes] | None = None,
+        batch: Callable[[], Model] | None = None,
     ) -> None:
         self.release, self.contract = release, release.contract
-        self.golden = golden
+        self.golden, self._read = golden, read
         self._model, self._open_batch = model, batch
         self.matrix_input = isinstance(model, OnnxModel | TreeliteModel) and model.layout == "matrix"
         self._refuses = _refusals(release)
@@ -67,6 +73,10 @@ class Bundle:
     def model(self) -> Model:
         """What answers requests."""
         return self._model
+
+    def file(self, name: str) -> bytes | None:
+        """Return another file of the release, read and checked now; None if it has no such file."""
+        return self._read(name) if self._read is not None and name in self.release.files else None
 
     def predict(self, frame: Frame) -> NDArray[np.float64]:
         """Return the probability of class 1, of each class, or the value.
@@ -221,14 +231,14 @@ def load_bundle(folder: Path, release: Release | None = None) -> Bundle:
 def open_bundle(release: Release, files: Mapping[str, bytes], *, again: Callable[[str], bytes] | None = None) -> Bundle:
     """Return a release that answers, from the bytes of its files; see `load_bundle`.
 
-    `again` reads the file of the model of batch scoring when that is first asked (default: from `files`).
+    `again` reads files that are asked for later, such as the model of batch scoring (default: from `files`).
     """
     _check_files(release, files)
     model = load_model(release, files[MODEL_FILES[release.backend]])
     golden = _golden(files["golden.json"], release)
-    faster = release.batch_backend
-    other = None if faster in (None, release.backend) else partial(_batch_model, release, again or files.__getitem__)
-    return Bundle(release, model, golden, batch=other)
+    faster, read = release.batch_backend, again or files.__getitem__
+    other = None if faster in (None, release.backend) else partial(_batch_model, release, read)
+    return Bundle(release, model, golden, read=read, batch=other)
 
 
 def load_model(release: Release, payload: bytes, backend: Backend | None = None) -> Model:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.kinds import check_kinds
 from windrow.features.label import Label
 from windrow.features.view import FeatureView
 from windrow.models.policies import DEADLINE_MS, GOLDEN, POLICIES, Policies, Policy
+from windrow.models.release import EXPLAIN_MS
 
 Constant = float | Mapping[str, float]
 """A value, the probability of class 1, or a probability by name of a class (those not named have none)."""
@@ -41,6 +43,11 @@ class Online:
         A value older than its TTL: the same, refused with 503.
     store_away
         Values that the online store does not give, because it is down or gone: the same, refused with 503.
+    explain_ms
+        How long a request waits for the explanations that it asks for; then it gets a ticket for them.
+    immutable
+        Features that no counterfactual may change, because nobody can act on them, such as an age; keys are
+        among them anyway.
     defaults
         Feature -> value for ``store_away="predict"``; a stored feature without one is missing. Unknown and expired
         values are always missing, because that is how the model saw them in training.
@@ -60,9 +67,18 @@ class Online:
     fallback: Constant | str | Sequence[Constant | str] = (GOLDEN,)
     expired: Policy = "predict"
     store_away: Policy = "refuse"
+    explain_ms: float = EXPLAIN_MS
+    immutable: Sequence[str] = ()
     defaults: Mapping[str, float | str | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_kinds(self.immutable, str, where="immutable= of Online()", example='"age"')
+        object.__setattr__(self, "immutable", tuple(self.immutable))
+        if not (_number(self.explain_ms) and 0 < self.explain_ms < _MINUTE):
+            raise DeclarationError(
+                f"Online(explain_ms={self.explain_ms!r}) is no time to wait",
+                next_step="give milliseconds, such as explain_ms=500",
+            )
         one = isinstance(self.fallback, str | Mapping | int | float)
         object.__setattr__(self, "fallback", (self.fallback,) if one else tuple(self.fallback))  # type: ignore[arg-type]
         _check_times(self.p99_ms, self.deadline_ms)

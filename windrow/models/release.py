@@ -12,6 +12,7 @@ from windrow.features.contract import Contract
 from windrow.models.policies import Policies, Policy
 
 FORMAT = 1
+EXPLAIN_MS = 500.0
 
 Task = Literal["classification", "multiclass", "regression"]
 Backend = Literal["onnx", "treelite", "sklearn"]
@@ -148,6 +149,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         as they should.
     p99_ms
         Latency budget, None when the service is not online.
+    explain_ms
+        How long a caller waits for an explanation before it gets a ticket.
     schedule
         How often its feature groups are to be materialised: the batch schedule of its service.
     evidence
@@ -179,6 +182,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     unknown_entity: Policy = "refuse"
     policies: Policies = Policies()
     p99_ms: float | None = None
+    explain_ms: float = EXPLAIN_MS
     schedule: str = "@daily"
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)
     batch_backend: Backend | None = None

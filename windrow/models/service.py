@@ -390,6 +390,9 @@ def _check(service: PredictionService) -> None:
     label_keys(service)
     if service.online is not None:
         check_online(service.online, service.label, service.view, where=where)
+        for name in service.online.immutable:
+            if name not in names:
+                raise UnknownNameError("immutable feature", name, names, where=where)
         offline = [g.name for g in service.view.groups if not g.online]
         if offline:
             raise DeclarationError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from windrow.clock import from_micros
 from windrow.errors import ModelError
 from windrow.features.contract import numbers
-from windrow.models import card, trusted
+from windrow.models import background, card, trusted
 from windrow.models.bundle import Bundle, open_bundle
 from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator
@@ -24,10 +24,11 @@ from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import against
 from windrow.models.metrics import metrics_of
+from windrow.models.origins import background_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.policies import Policies
 from windrow.models.registry import Registry
-from windrow.models.release import DatasetRef, GateResult, Release, sha256
+from windrow.models.release import EXPLAIN_MS, DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.search import Say
 from windrow.models.service import PredictionService
@@ -113,6 +114,8 @@ def register(
     """
     held_out = load_split(dataset, service.view.contract, TEST)
     files = pack(compiled, service.view.contract, held_out.frame)
+    learned = load_split(dataset, service.view.contract, TRAIN).frame
+    files[background.FILE] = background_of(service, learned)
     release = _release(
         service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
     )
@@ -216,6 +219,7 @@ def _release(
         unknown_entity=service.online.unknown_entity if service.online else "refuse",
         policies=service.online.policies_for(service.label.classes) if service.online else Policies(),
         p99_ms=service.online.p99_ms if service.online else None,
+        explain_ms=service.online.explain_ms if service.online else EXPLAIN_MS,
         schedule=service.batch.schedule if service.batch else "@daily",
     )  # fmt: skip
 

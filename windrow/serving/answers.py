@@ -20,11 +20,13 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     408: "Request timeout",
+    409: "Does not fit what is there",
     413: "Body too large",
     415: "Unsupported media type",
     422: "Request does not fit the contract",
     429: "Too much at once",
     500: "Internal error",
+    501: "Not possible here",
     503: "Not available now",
     504: "No answer in time",
 }

@@ -13,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from windrow.errors import RefusedError, RequestError
 from windrow.serving import pages
 from windrow.serving.answers import HTML, Reply, as_problem, encode, problem
-from windrow.serving.guard import LOGIN, LOGOUT, SESSION
+from windrow.serving.explaining import answering
+from windrow.serving.guard import GRANT, LOGIN, LOGOUT, SESSION, require
 from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
 from windrow.serving.requests import MAX_BODY
@@ -110,6 +111,9 @@ class WindrowMiddleware:
                 return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
             if len(parts) == 1 and parts[0]:
                 return self._read(method, lambda: self._describe(parts[0]))
+            if len(parts) == 3 and parts[0] == "requests" and parts[2] == "explanation":
+                get = method in ("GET", "HEAD")
+                return await self._explained(parts[1], scope) if get else self._not_allowed(b"GET, HEAD")
         return await self._page(path, scope, receive)
 
     async def _page(self, path: str, scope: Scope, receive: Receive) -> Reply:
@@ -131,13 +135,18 @@ class WindrowMiddleware:
 
     async def _posted(self, name: str, action: str, scope: Scope, receive: Receive) -> Reply:
         begin, worker = time.perf_counter(), self._worker
+        kinds: tuple[str, ...] = ()
         request_id, admission = worker.plane.new_id(), worker.admission
         if admission.draining or admission.in_flight >= admission.most:
             return self._turned_away(name, action, request_id)
         admission.in_flight += 1
         try:
             body = await read_body(scope, receive)
-            reply = Reply(200, await self._call(action, scope)(name, body, request_id=request_id))
+            kinds = _kinds(scope) if action == "predict" else ()
+            if kinds:
+                reply = await self._predicted(name, body, request_id=request_id, kinds=kinds)
+            else:
+                reply = Reply(200, await self._call(action, scope)(name, body, request_id=request_id))
         except _GoneError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the caller gets a problem and the log a record
@@ -145,7 +154,30 @@ class WindrowMiddleware:
         finally:
             admission.in_flight -= 1
         known = name if name in worker.live.services else ""
-        worker.metrics.observe(known, action, reply.status, time.perf_counter() - begin)
+        # Latencies of predictions are not those of explanations.
+        worker.metrics.observe(known, "explain" if kinds else action, reply.status, time.perf_counter() - begin)
+        return reply
+
+    async def _predicted(self, name: str, body: bytes, *, request_id: str, kinds: tuple[str, ...]) -> Reply:
+        worker, begun = self._worker, time.monotonic()
+        return _maybe_later(
+            await answering.predict(
+                worker.plane, worker.explainer, name, body, request_id=request_id, kinds=kinds,
+                services=worker.live.services, begun=begun,
+            )
+        )  # fmt: skip
+
+    async def _explained(self, asked: str, scope: Scope) -> Reply:
+        worker, begun = self._worker, time.monotonic()
+        begin, query = time.perf_counter(), scope.get("query_string", b"")
+        try:
+            said = await answering.logged(worker.explainer, asked, query, worker.live.services, begun=begun)
+            reply = _maybe_later(said)
+        except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
+            request_id = worker.plane.new_id()
+            told = _told(error, request_id)
+            reply = _unanswered(told, request_id)
+        worker.metrics.observe("", "explanation", reply.status, time.perf_counter() - begin)
         return reply
 
     async def _ingested(self, name: str, scope: Scope, receive: Receive) -> Reply:
@@ -240,6 +272,13 @@ class WindrowMiddleware:
     def _openapi(self) -> Reply:
         releases = {name: service.release for name, service in self._worker.live.services.items()}
         return Reply(200, encode(openapi(releases, self._worker.ingest.streams)))
+
+
+def _kinds(scope: Scope) -> tuple[str, ...]:
+    kinds = answering.asked_kinds(scope.get("query_string", b""))
+    if kinds:
+        require(scope[GRANT], "explain")
+    return kinds
 
 
 def _unanswered(told: RequestError, request_id: str) -> Reply:
@@ -350,6 +389,11 @@ def _told(error: Exception, request_id: str) -> RequestError:
     if told is not error:
         _log.error("request %s failed", request_id, exc_info=error)
     return told
+
+
+def _maybe_later(said: answering.Said) -> Reply:
+    later = b"%d" % answering.RETRY_AFTER if said.status == 202 else b""
+    return Reply(said.status, said.body, retry_after=later)
 
 
 def _too_large() -> RequestError:

@@ -85,8 +85,8 @@ class Guard:
             return
         scope[GRANT] = grant = self._grant(scope)
         needed = needs(path)
-        if needed not in grant.scopes and needed is not ANY:
-            _refuse_scope(grant, needed)
+        if needed is not ANY:
+            require(grant, needed)
         wait = grant.spend(time.monotonic_ns())
         if wait:
             raise _too_often(wait)
@@ -159,7 +159,10 @@ def _bad_key() -> RefusedError:
     )
 
 
-def _refuse_scope(grant: Grant, needed: str) -> None:
+def require(grant: Grant, needed: str) -> None:
+    """Raise `RefusedError` (403, or 404 for an address that is nothing) unless a key has the scope `needed`."""
+    if needed in grant.scopes:
+        return
     if needed == _NOTHING:
         if "admin" in grant.scopes:
             return

@@ -8,6 +8,7 @@ from typing import Any
 from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
+from windrow.serving.explaining.explanation import KINDS
 from windrow.serving.guard import ANY, needs
 from windrow.serving.requests import MAX_ROWS, MAX_TEXT
 from windrow.stores.ingest.catalogue import Stream
@@ -25,6 +26,15 @@ _EVENT_TIME = {
     "type": ["string", "null"],
     "format": "date-time",
     "description": "The time that is asked about; default: now",
+}
+_EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "required": False,
+    "description": "Explain each row (at most 16) in these ways, in the field explanations of the answer",
+    "style": "form",
+    "explode": False,
+    "schema": {"type": "array", "items": {"type": "string", "enum": list(KINDS)}, "minItems": 1},
 }
 _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
 _FAILED = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -57,6 +67,7 @@ def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | Non
     for name, stream in sorted((streams or {}).items()):
         schemas[f"ingest.{name}.Row"] = event_schema(stream)
         paths |= _ingest_path(name, stream)
+    paths |= _explanation_path() if releases else {}
     facts = {"title": "windrow prediction services", "version": "1"}
     components = {"schemas": schemas, "securitySchemes": _SECURITY}
     return {"openapi": "3.1.0", "info": facts, "paths": _guarded(paths), "components": components}
@@ -131,16 +142,15 @@ def _field(field: Field, *, key: bool) -> dict[str, Any]:
 
 def _paths(name: str) -> dict[str, Any]:
     row = {"$ref": f"#/components/schemas/{name}.Row"}
-    many = _many(row)
+    answer = {"$ref": f"#/components/schemas/{name}.Answer"}
+    predict = _operation(f"{name}.predict", "Predict one row or many", {"oneOf": [row, _many(row)]}, answer)
+    predict["parameters"] = [_EXPLAIN]
+    predict["responses"]["202"] = {
+        **predict["responses"]["200"],
+        "description": "The answer, with tickets for explanations that are still being made",
+    }
     return {
-        f"/v1/{name}/predict": {
-            "post": _operation(
-                f"{name}.predict",
-                "Predict one row or many",
-                {"oneOf": [row, many]},
-                {"$ref": f"#/components/schemas/{name}.Answer"},
-            )
-        },
+        f"/v1/{name}/predict": {"post": predict},
         f"/v1/{name}/outcomes": {
             "post": _operation(
                 f"{name}.outcomes",
@@ -157,6 +167,27 @@ def _paths(name: str) -> dict[str, Any]:
             }
         },
     }
+
+
+def _explanation_path() -> dict[str, Any]:
+    kinds = {"type": "string", "enum": list(KINDS), "default": KINDS[0]}
+    row = {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1, "default": 0}
+    responses = _responses({"type": "object"})
+    responses["202"] = {
+        "description": "A ticket: ask again after the seconds in Retry-After",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+    operation = {
+        "operationId": "explanation",
+        "summary": "Why a row of a logged request was answered as it was",
+        "parameters": [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "kind", "in": "query", "required": False, "schema": kinds},
+            {"name": "row", "in": "query", "required": False, "schema": row},
+        ],
+        "responses": responses,
+    }
+    return {"/v1/requests/{id}/explanation": {"get": operation}}
 
 
 def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +223,8 @@ def _answer(release: Release) -> dict[str, Any]:
         "predictions": {"type": "array", "items": item},
         "now": {"type": "string", "format": "date-time"},
     }
-    return {"type": "object", "properties": fields, "required": list(fields)}
+    required, explanations = list(fields), {"type": "array", "items": {"type": "object"}}
+    return {"type": "object", "properties": {**fields, "explanations": explanations}, "required": required}
 
 
 def _outcomes() -> dict[str, Any]:

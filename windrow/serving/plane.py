@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -82,6 +83,12 @@ class Plane:
     def new_id(self) -> str:
         """Return the id of one more request: unique, also over workers and restarts."""
         return f"{self._prefix}-{next(self._count):x}"
+
+    def with_log(self, around: Callable[[Log], Log]) -> Plane:
+        """Return the same plane with another log around its own."""
+        other = copy.copy(self)
+        other._log = around(self._log)
+        return other
 
     async def predict(self, name: str, body: bytes, *, request_id: str) -> bytes:
         """Return the JSON answer to the rows in `body`.

@@ -12,6 +12,7 @@ from pathlib import Path
 from windrow.errors import StoreError
 from windrow.serving.admission import Admission
 from windrow.serving.child import spawn
+from windrow.serving.explaining.explainer import Explainer
 from windrow.serving.guard import Guard
 from windrow.serving.ingest import Ingest
 from windrow.serving.keyring import Keyring
@@ -71,6 +72,7 @@ class Worker:
         self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
         self.turn = Turn(self.plane)
+        self.explainer = Explainer(settings)
         self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
         self.live.start()
         if self._with_committer:
@@ -83,6 +85,7 @@ class Worker:
         # First: what the applier finds when it is asked to end, it still commits.
         self.ingest.close()
         self._stop.set()
+        self.explainer.close()
         self.live.close()
         self._keyring.close()
         self.plane.shadows.close()
