@@ -109,13 +109,13 @@ def test_materializing_a_group_again_changes_nothing(project: Path) -> None:
 
 def test_an_unknown_group_offers_the_closest(project: Path) -> None:
     done = _command(project, "materialize", "recent_sale")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "did you mean 'recent_sales'" in done.stderr
 
 
 def test_an_unknown_service_offers_the_closest(project: Path) -> None:
     done = _command(project, "run", "bakry")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean 'bakery'" in done.stderr
 
 
@@ -323,6 +323,6 @@ def test_a_model_file_is_onboarded_and_can_be_promoted(project: Path) -> None:
 
 def test_a_view_that_is_not_there_is_named(project: Path) -> None:
     done = _command(project, "onboard", "model.onnx", "--view", "bakry")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'bakry'" in done.stderr
     assert "'bakery'" in done.stderr

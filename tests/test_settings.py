@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from windrow.clock import Clock
-from windrow.errors import SettingsError, UnknownNameError
+from windrow.errors import SettingsError
 from windrow.settings import Settings
 
 
@@ -43,7 +43,7 @@ def test_a_child_process_reads_the_same_settings(clock: str) -> None:
 
 
 def test_a_setting_that_windrow_does_not_know_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
+    with pytest.raises(SettingsError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
         Settings.read({"WINDROW_HOM": "x"})
 
 
