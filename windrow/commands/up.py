@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from windrow.commands.screen import command as declare
@@ -20,8 +22,8 @@ def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> Non
     from windrow.up import House
 
     with House(Settings.read()) as house:
-        with progress("starting the online service and Dagster"):
-            house.start(port=port, dagster_port=dagster_port)
+        with progress("reading the project") as step:
+            house.start(step if sys.stderr.isatty() else _line, port=port, dagster_port=dagster_port)
         if as_json:
             show_json(house.addresses)
         else:
@@ -31,4 +33,8 @@ def command(*, port: int | None, dagster_port: int | None, as_json: bool) -> Non
                 say(f"  stream of {service}: answered from its first release on; log: {log}")
             say("  Events of a source or group go to the online service: POST /v1/ingest/NAME")
             say(f"Logs: {house.logs}. Ctrl-C ends all.")
-        house.wait(lambda text: click.echo(text, err=True))
+        house.wait(_line)
+
+
+def _line(text: str) -> None:
+    click.echo(text, err=True)
