@@ -79,8 +79,30 @@ def test_a_setting_that_does_not_exist_is_told_with_the_closest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WINDROW_HOMES", "x")
-    assert run(["services"]) == 1
+    assert run(["services"]) == 2
     assert "did you mean 'WINDROW_HOME'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["chrun", "--partitions=2031-01-01..2031-01-05"])
+def test_a_name_that_was_typed_and_is_not_declared_is_a_usage_error(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_HOME", str(tmp_path))
+    assert run(["run", *(["electricity"] if name.startswith("-") else []), name]) == 2
+    assert "UnknownNameError: " in capsys.readouterr().err
+
+
+def test_a_declaration_that_names_what_is_not_there_is_no_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fields" / "hay").mkdir(parents=True)
+    declared = (
+        'from windrow import Source\npayments = Source("payments", event_time="ts", columns={"eur": "flaot64"})\n'
+    )
+    (tmp_path / "fields" / "hay" / "service.py").write_text(declared)
+    monkeypatch.setenv("WINDROW_PROJECT", str(tmp_path))
+    assert run(["services", "--package", "fields"]) == 1
+    assert "did you mean 'float64'" in capsys.readouterr().err
 
 
 def test_services_are_listed_as_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,13 +110,13 @@ def test_materializing_a_group_again_changes_nothing(project: Path) -> None:
 
 def test_an_unknown_group_offers_the_closest(project: Path) -> None:
     done = _command(project, "materialize", "recent_sale")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "did you mean 'recent_sales'" in done.stderr
 
 
 def test_an_unknown_service_offers_the_closest(project: Path) -> None:
     done = _command(project, "run", "bakry")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean 'bakery'" in done.stderr
 
 
@@ -145,8 +145,10 @@ UP = [sys.executable, "-m", "windrow.cli", "up", "--json"]
 
 
 def _start(project: Path, folder: Path, command: list[str] = UP) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
-    with (folder / "up.json").open("wb") as out:
-        process = subprocess.Popen(command, cwd=project, env=_environ(project), stdout=out, start_new_session=True)
+    with (folder / "up.json").open("wb") as out, (folder / "up.err").open("wb") as told:
+        process = subprocess.Popen(
+            command, cwd=project, env=_environ(project), stdout=out, stderr=told, start_new_session=True
+        )
     try:
         _until(
             lambda: process.poll() is not None or (folder / "up.json").read_text().strip().endswith("}"), seconds=240
@@ -177,6 +179,16 @@ def test_up_answers_at_every_address_and_leaves_nothing_behind(project: Path, tm
         code = process.wait(timeout=30)
     assert (code, answers) == (0, dict.fromkeys(("online service", "its OpenAPI", "lineage by column", "Dagster"), 200))
     _until_gone(project / ".windrow")
+
+
+def test_up_says_what_it_waits_for_and_where_that_will_be(project: Path, tmp_path: Path) -> None:
+    process, addresses = _start(project, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    waited = [line.partition(" (log: ")[0] for line in (tmp_path / "up.err").read_text().splitlines()]
+    online, dagster = addresses["online service"], addresses["Dagster"].removesuffix("/asset-groups")
+    assert f"waiting for the online service on {online}" in waited
+    assert f"waiting for Dagster on {dagster}" in waited
 
 
 def test_a_report_that_was_linked_at_another_port_still_opens(project: Path, tmp_path: Path) -> None:
@@ -329,6 +341,6 @@ def test_a_model_file_is_onboarded_and_can_be_promoted(project: Path) -> None:
 
 def test_a_view_that_is_not_there_is_named(project: Path) -> None:
     done = _command(project, "onboard", "model.onnx", "--view", "bakry")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'bakry'" in done.stderr
     assert "'bakery'" in done.stderr

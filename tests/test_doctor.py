@@ -108,7 +108,7 @@ def test_a_column_that_a_live_release_needs_makes_the_exit_code_1(
 
 
 def test_a_column_that_does_not_exist_offers_the_closest(house: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["doctor", "--without", "snapshots.tenure_month"]) == 1
+    assert run(["doctor", "--without", "snapshots.tenure_month"]) == 2
     assert "did you mean 'snapshots.tenure_months'?" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from windrow.clock import Clock
-from windrow.errors import SettingsError, UnknownNameError
+from windrow.errors import SettingsError
 from windrow.settings import Settings
 
 
@@ -56,7 +56,7 @@ def test_what_opens_the_service_is_one_and_nothing_like_it(text: str) -> None:
 
 
 def test_a_setting_that_windrow_does_not_know_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
+    with pytest.raises(SettingsError, match="windrow has no setting 'WINDROW_HOM'.*did you mean 'WINDROW_HOME'"):
         Settings.read({"WINDROW_HOM": "x"})
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 import click
 
-from windrow.errors import WindrowError, listed
+from windrow.errors import SettingsError, UnknownNameError, WindrowError, listed
 from windrow.telemetry import switch_off
 
 # Told here and not in the modules, so that `windrow --help` imports none of them.
@@ -66,7 +67,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Notebook-first prediction services whose features, training and inference agree in time.
 
-    Every command takes --json, and exits with 0 (it worked), 1 (it did not) or 2 (it was called wrongly).
+    Every command takes --json, and exits with 0 (it worked), 1 (it did not) or 2 (it was called wrongly: an
+    argument, name or setting that cannot be used).
     """
 
 
@@ -87,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         code = cli.main(list(arguments) or ["--help"], prog_name="windrow", standalone_mode=False)
     except WindrowError as error:
         click.echo(f"{type(error).__name__}: {error.message}", err=True)
-        return 1
+        return 2 if _called_wrongly(error, arguments) else 1
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -99,6 +101,13 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _called_wrongly(error: WindrowError, arguments: Sequence[str]) -> bool:
+    """Return whether what was typed, or a setting, cannot be used; a declaration that is wrong is no fault of the call."""
+    if isinstance(error, UnknownNameError):
+        return error.name in {part for argument in arguments for part in (argument, *re.split(r"=|\.\.|,", argument))}
+    return isinstance(error, SettingsError)
 
 
 def _check_text(arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from windrow.clock import Clock, from_micros
 from windrow.environment import checked, placed, template
-from windrow.errors import SettingsError, UnknownNameError
+from windrow.errors import SettingsError, closest, listed
 
 _PREFIX = "WINDROW_"
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
@@ -199,4 +199,9 @@ def _refuse_unknown(given: Mapping[str, str]) -> None:
     known = [*(name.upper() for name in Settings.__struct_fields__), "BRANCH", *_LAUNCH_ONLY]
     for name in given:
         if name not in known:
-            raise UnknownNameError("setting", _PREFIX + name, [_PREFIX + k for k in known], where="windrow")
+            every = [_PREFIX + k for k in known]
+            raise SettingsError(
+                f"windrow has no setting {_PREFIX + name!r}",
+                exists=f"It has {listed(every)}",
+                next_step=closest(_PREFIX + name, every) or f"unset {_PREFIX + name}",
+            )

@@ -70,8 +70,8 @@ class House:
         """The services whose streams are answered while this runs, and where each follower's log is."""
         return self._followers.logs if self._followers else {}
 
-    def start(self, *, port: int | None = None, dagster_port: int | None = None) -> None:
-        """Start all and return when all answer.
+    def start(self, tell: Tell, *, port: int | None = None, dagster_port: int | None = None) -> None:
+        """Start all and return when all answer; `tell` says what is waited for, and where it will be.
 
         Raises
         ------
@@ -83,11 +83,14 @@ class House:
         linked = report_address(self.settings)
         if not self.settings.insecure:
             local_key(self.settings)
-        self._service = start(self.settings, port or _free(urlsplit(linked).port or PORT), wait_for="/livez")
+        number = port or _free(urlsplit(linked).port or PORT)
+        tell(f"waiting for the online service on http://{HOST}:{number} (log: {self.logs / 'service.log'})")
+        self._service = start(self.settings, number, wait_for="/livez")
         self._keep_links(linked, self._service.url)
         number = dagster_port or _free(DAGSTER_PORT)
         self._dagster_url = f"http://{HOST}:{number}"
         workspace = ["-w", str(self.settings.project / "workspace.yaml")]
+        tell(f"waiting for Dagster on {self._dagster_url} (log: {self.logs / 'dagster-webserver.log'})")
         self._spawn("dagster-webserver", ["-m", "dagster_webserver", "-h", HOST, "-p", str(number), *workspace])
         self._await_dagster()
         # Not before: on a new machine both would make the instance's databases at the same moment.

@@ -25,7 +25,7 @@ from windrow.features.source import Source
 from windrow.schema import Entity
 from windrow.stores.lake import Lake
 from windrow.stores.online.batch import pack_batch
-from windrow.stores.online.rows import Packed, pack_key, pack_row
+from windrow.stores.online.rows import Block, Packed, pack_key, pack_row
 from windrow.stores.online.store import TXN_ROWS, OnlineStore, open_online
 from windrow.stores.online.store import Row as OnlineRow
 from windrow.stores.publish import publish_online
@@ -90,6 +90,7 @@ def _vectors(url: str) -> list[Row]:
     with open_online(url) as reader:
         one = [_one(reader, generator) for _ in range(TURNS)]
         many = [_many(reader, generator) for _ in range(TURNS)]
+        apart = [_apart(reader, generator) for _ in range(TURNS)]
     _register_others(url)
     with open_online(url) as reader, open_online(url.replace("online-0", "online-1")) as plain:
         reader.read([(f"other{i}_v1", (1,)) for i in range(OTHERS)])
@@ -101,7 +102,7 @@ def _vectors(url: str) -> list[Row]:
     )
     return [
         Row(name="online vector LMDB, 1 entity, p99", value=p99, unit="us", bar="<= 10 us", holds=p99 <= 10, note=f"p50 {p50:.1f} us; {what}"),
-        Row(name="online vector LMDB, 100 entities, p50", value=hundred, unit="us", bar="<= 200 us", holds=hundred <= 200, note=f"p99 {tail:.0f} us; {what}"),
+        Row(name="online vector LMDB, 100 entities, p50", value=hundred, unit="us", bar="<= 200 us", holds=hundred <= 200, note=f"p99 {tail:.0f} us; as one float32 matrix; as rows of Python values {_best(apart, 0.5):.0f} us; {what}"),
         Row(name=f"online vector LMDB, {OTHERS} other groups in use", value=among, unit="us", against=f"a store without them: {alone:.2f} us", ratio=among / alone, bar="<= 1.1 x", holds=among <= 1.1 * alone, note=f"1 entity, p50, by turns, {what}"),
     ]  # fmt: skip
 
@@ -116,6 +117,17 @@ def _one(reader: OnlineStore, generator: np.random.Generator) -> list[float]:
 
 
 def _many(reader: OnlineStore, generator: np.random.Generator) -> list[float]:
+    asked = iter([[(k,) for k in row] for row in generator.integers(0, ENTITIES, (600, 100)).tolist()])
+
+    def matrix() -> np.ndarray[Any, Any]:
+        (block,) = reader.read_blocks([("wide_v1", next(asked))])
+        assert isinstance(block, Block)
+        return block.values.astype(np.float32)
+
+    return each(matrix, calls=300)
+
+
+def _apart(reader: OnlineStore, generator: np.random.Generator) -> list[float]:
     asked = iter([[("wide_v1", (k,)) for k in row] for row in generator.integers(0, ENTITIES, (600, 100)).tolist()])
     return each(lambda: reader.read(next(asked)), calls=300)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.contract.rows import Open, row
 from windrow.errors import NotFoundError, StoreError
+from windrow.stores.online.rows import Block
 from windrow.stores.online.store import Key, Row
 
 
@@ -260,3 +261,44 @@ def test_a_transformer_makes_the_same_vectors_whatever_the_backend(open_writer: 
         assert (made.statuses, made.unknown) == (
             [{"limit": 1, "rate": 2}, {"limit": 0, "rate": 2}], {0: ("shop_v1",), 1: ("shop_v1",)},
         )  # fmt: skip
+
+
+def _rows_of(part: Block | list[Row | None]) -> list[Row | None]:
+    return [*part.rows()] if isinstance(part, Block) else part
+
+
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 300])
+def test_rows_of_floats_are_read_as_one_block(open_writer: Open, width: int) -> None:
+    columns = [f"c{i}" for i in range(width)]
+    with open_writer() as store:
+        store.write("g_v1", columns, [((n,), row(*[n / 3 + i for i in range(width)])) for n in range(5)])
+        (block,) = store.read_blocks([("g_v1", [(3,), (0,), (3,)])])
+        assert isinstance(block, Block)
+        assert block.values.shape == (3, width)
+        assert block.rows() == store.read([("g_v1", (3,)), ("g_v1", (0,)), ("g_v1", (3,))])
+
+
+def test_blocks_and_rows_say_the_same(open_writer: Open) -> None:
+    values = {
+        "floats": [(1.5, -0.0), (math.inf, 1e-310)],
+        "null": [(1.5, None), (2.5, 3.5)],
+        "integer": [(1.5, 1), (2.5, 3.5)],
+        # As long as two floats, and no float.
+        "text": [("12345678", 1.0), (1.0, "12345678")],
+        "long": [(b"123456789012345", None), (1.0, 2.0)],
+    }
+    with open_writer() as store:
+        for group, made in values.items():
+            store.write(group, ["a", "b"], [((n,), row(*one)) for n, one in enumerate(made)])
+        keys = [(1,), (0,)]
+        wanted = [*((group, keys) for group in values), ("floats", [(0,), (7,)]), ("never_v1", keys), ("null", [])]
+        found = store.read_blocks(wanted)
+        assert [_rows_of(part) for part in found] == [store.read([(g, k) for k in ks]) for g, ks in wanted]
+        assert [isinstance(part, Block) for part in found] == [True] + [False] * 7
+
+
+def test_a_key_of_another_type_is_refused_among_many(open_writer: Open) -> None:
+    with open_writer() as store:
+        store.write("g_v1", ["a"], [((1,), row(1.0))])
+        with pytest.raises(StoreError, match=r"'g_v1' has a key of \(int\), but was given \(str\)"):
+            store.read_blocks([("g_v1", [(1,), ("1",)])])

@@ -10,7 +10,10 @@ import pytest
 
 from windrow import Entity, FeatureGroup, Source, feature_group
 from windrow.errors import DeclarationError, UnknownNameError
+from windrow.features.external import external_group
 from windrow.features.lineage import column_lineage
+from windrow.features.place import Parquet
+from windrow.features.sql import sql_group
 from windrow.testing import features_of
 
 card = Entity("card", card_id="int64")
@@ -197,6 +200,20 @@ def test_a_ttl_is_a_duration() -> None:
 
     with pytest.raises(DeclarationError, match="'a year' is not a duration"):
         declare(dated, ttl="a year")
+
+
+def test_a_ttl_that_would_expire_everything_is_refused() -> None:
+    told = r"has ttl='0d': every value would be expired at once. Next: write how old a value may be, such as \"30d\""
+
+    def fleeting(payments):
+        return payments.select("card_id", "amount")
+
+    with pytest.raises(DeclarationError, match=f"feature group 'fleeting' {told}"):
+        declare(fleeting, ttl="0d")
+    with pytest.raises(DeclarationError, match=f"SQL group 'fleeting' {told}"):
+        sql_group("fleeting", card, "select card_id, amount from payments", ttl="0d")
+    with pytest.raises(DeclarationError, match=f"external group 'fleeting' {told}"):
+        external_group("fleeting", card, connect=Parquet("*.parquet"), event_time="ts", features={"eur": "float64"}, ttl="0d")  # fmt: skip
 
 
 def test_an_unknown_policy_is_refused() -> None:

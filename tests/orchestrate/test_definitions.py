@@ -67,6 +67,14 @@ def test_a_notebooks_description_is_its_first_heading(graph: Graph) -> None:
     assert graph("notebooks/look_at_habits").description == "**Look at habits**\n\nWho visits how often."
 
 
+def test_predictions_by_day_say_why_the_graph_may_show_them_in_yellow(graph: Graph) -> None:
+    told = graph("heat/predictions").description
+    assert told is not None
+    assert "in yellow while it has days without predictions" in told
+    assert "`windrow run heat --select heat/predictions --partitions all`" in told
+    assert "in yellow" not in (graph("visits/predictions").description or "")
+
+
 def test_assets_are_grouped_by_service(graph: Graph) -> None:
     groups = {key: graph(key).group_name for key in ("sources/customers", "features/heat_now_v1", "visits/model")}
     assert groups == {"sources/customers": "visits", "features/heat_now_v1": "heat", "visits/model": "visits"}

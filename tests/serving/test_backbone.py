@@ -20,7 +20,7 @@ from tests.serving.conftest import Answered, Caller, eventually, settings_in
 from tests.serving.world import GOOD
 from windrow.errors import RequestError
 from windrow.models.policies import Policies
-from windrow.serving.backbone import Answers, Backbone
+from windrow.serving.backbone import Answers, Backbone, Given
 from windrow.serving.live import LiveService
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
@@ -50,7 +50,7 @@ def record_of(caller: Caller, answer: Answered) -> LogRecord:
 def ask(candidates: Sequence[LiveService], *rows: Mapping[str, Any], backbone: Backbone | None = None) -> Answers:
     """Answer rows by some candidates, as the plane would."""
     times, begun = [world.NOW] * len(rows), time.perf_counter_ns()
-    return asyncio.run((backbone or Backbone()).answer(candidates, [dict(r) for r in rows], times, begun=begun))
+    return asyncio.run((backbone or Backbone()).answer(candidates, Given([dict(r) for r in rows], times, begun)))
 
 
 @pytest.fixture

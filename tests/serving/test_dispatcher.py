@@ -24,8 +24,8 @@ from windrow.serving import shadows
 from windrow.serving.answers import Output
 from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
-from windrow.serving.transformer import Vectors
 from windrow.serving.turn import Turn
+from windrow.serving.vectors import Vectors
 from windrow.serving.worker import Worker
 from windrow.stores.lake import Lake
 from windrow.stores.log import LogRecord, PredictionLog, records

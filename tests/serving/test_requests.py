@@ -58,7 +58,7 @@ def test_one_row_is_read_with_its_values_by_field() -> None:
 
 def test_many_rows_keep_their_order() -> None:
     body = json.dumps({"rows": [{**GOOD, "card_id": n} for n in (3, 1, 2)]}).encode()
-    assert [row["card_id"] for row in READER.read(body).values] == [3, 1, 2]
+    assert [row["card_id"] for row in RowReader(CONTRACT).read(body).values] == [3, 1, 2]
 
 
 def test_a_float_field_takes_a_whole_number_and_gives_a_float() -> None:
@@ -281,6 +281,58 @@ def test_the_quick_way_gives_what_the_careful_way_gives(
         sorted(expected.values[0].items(), key=str),
         expected.times,
     )
+
+
+_TEXT = st.text('ab:\\\\" ,{}[]', max_size=6)
+
+
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(["a", "b", "a:b"]), _TEXT | st.integers(-5, 5)), max_size=3),
+    escaped=st.booleans(),
+    spaced=st.booleans(),
+    twice=st.none() | st.sampled_from(["a", "b", "rows"]),
+)
+def test_a_name_is_found_twice_exactly_where_it_is(
+    rows: list[dict[str, Any]], escaped: bool, spaced: bool, twice: str | None
+) -> None:
+    body = json.dumps({"rows": rows}, indent=1 if spaced else None, separators=None if spaced else (",", ":"))
+    if escaped:
+        body = body.replace("a", r"\u0061").replace("b:", r"b\u003a")
+    where = "$.rows" if twice == "rows" else "$.x[0]." + (twice or "")
+    if twice:
+        more = '"rows":[],' if twice == "rows" else f'"x":[{{"{twice}":"\\u003a","{twice}":":"}}],'
+        body = "{" + more + body.strip()[1:]
+    if twice is None:
+        assert decode(body.encode()) == {"rows": rows}
+        return
+    with pytest.raises(RequestError, match=f"The field '{twice}' is given twice") as caught:
+        decode(body.encode())
+    assert (caught.value.status, caught.value.where) == (400, where)
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b'{"card_id": 7, "card_id": 8, %s}', "$.card_id"),
+        (b'{"note": ":::", %s, "c\\u0061rd_id": 8, "card_id": 7}', "$.note"),
+        (b'{"rows": [{"card_id": 7, %s}, {"card_id": 7, %s, "vip": false}]}', "$.rows[1].vip"),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused_with_its_place(body: bytes, where: str) -> None:
+    rest = json.dumps({name: value for name, value in GOOD.items() if name != "card_id"})[1:-1].encode()
+    with pytest.raises(RequestError, match=f"The field '{where.rpartition('.')[2]}' is given twice") as caught:
+        RowReader(CONTRACT).read(body.replace(b"%s", rest))
+    assert (caught.value.status, caught.value.kind, caught.value.where) == (400, "duplicate-field", where)
+
+
+def test_one_of_two_outcomes_in_one_object_is_refused() -> None:
+    with pytest.raises(RequestError, match="The field 'value' is given twice"):
+        read_outcomes(b'{"outcomes": [{"request_id": "a1", "row": 0, "value": 1, "value": 0}]}')
+
+
+def test_a_field_that_is_no_name_is_not_repeated_when_it_is_given_twice() -> None:
+    with pytest.raises(RequestError, match="A field is given twice"):
+        decode(b'{"a secret": 1, "a secret": 2}')
 
 
 def test_the_quick_way_takes_right_rows() -> None:

@@ -20,7 +20,7 @@ from tests.serving import world
 from tests.serving.conftest import Caller, eventually, settings_in
 from windrow.errors import ModelError, RequestError
 from windrow.serving.side_process import SidePredictor
-from windrow.serving.transformer import Vectors
+from windrow.serving.vectors import Vectors
 from windrow.serving.worker import Worker
 
 FRAME: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -32,8 +33,8 @@ def command(*, port: int | None, dagster_port: int | None, insecure: bool, as_js
 
     settings = Settings.read()
     with House(msgspec.structs.replace(settings, insecure=insecure or settings.insecure)) as house:
-        with progress("starting the online service and Dagster"):
-            house.start(port=port, dagster_port=dagster_port)
+        with progress("reading the project") as step:
+            house.start(step if sys.stderr.isatty() else _line, port=port, dagster_port=dagster_port)
         if as_json:
             show_json(house.addresses)
         else:
@@ -44,7 +45,7 @@ def command(*, port: int | None, dagster_port: int | None, insecure: bool, as_js
             _say_key(house)
             say("  Events of a source or group go to the online service: POST /v1/ingest/NAME")
             say(f"Logs: {house.logs}. Ctrl-C ends all.")
-        house.wait(lambda text: click.echo(text, err=True))
+        house.wait(_line)
 
 
 def _say_key(house: House) -> None:
@@ -54,3 +55,7 @@ def _say_key(house: House) -> None:
         return
     say(f"  access key         in {file}: sign in with it, or")
     say(f'                     curl -H "authorization: Bearer $(cat {shlex.quote(str(file))})" ...')
+
+
+def _line(text: str) -> None:
+    click.echo(text, err=True)

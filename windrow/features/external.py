@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
-from windrow.features.group import FeatureGroup, unbound
+from windrow.features.group import FeatureGroup, life, unbound
 from windrow.features.kinds import check_kind, check_version
 from windrow.features.place import External, IbisTable, Parquet, Place, Postgres
 from windrow.features.reference import Reference, declaring_package
@@ -112,10 +112,9 @@ def external_group(
         utc=timezone == "UTC",
         seq=seq,
     )
-    life = duration(ttl) if ttl else None
     return FeatureGroup(
         name, entity, version, _Rows(name, fields), {},
-        ttl=life, online=online, owner=owner, description=description, external=external,
+        ttl=life(ttl, where=where), online=online, owner=owner, description=description, external=external,
     )  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def feature_group(
         body = with_reads(_body(function, entity, frame, features), reads, columns)
         group = FeatureGroup(
             called, entity, version, body, inputs,
-            ttl=duration(ttl) if ttl else None, online=online, on_bad=on_bad, owner=owner,
+            ttl=life(ttl, where=f"feature group {called!r}"), online=online, on_bad=on_bad, owner=owner,
             checks=Reference.to(checks, package) if checks else None,
             description=inspect.getdoc(function) or "",
         )  # fmt: skip
@@ -337,6 +337,23 @@ def check_policy(name: str, version: int, on_bad: str) -> None:
     if on_bad not in ("reject", "quarantine"):
         raise UnknownNameError("policy on_bad", on_bad, ["reject", "quarantine"], where=f"feature group {name!r}")
     check_version(version, where=f"feature group {name!r}")
+
+
+def life(ttl: str | None, *, where: str) -> int | None:
+    """Return the microseconds of a TTL; raise `DeclarationError` if every value would be expired.
+
+    Examples
+    --------
+    >>> life("1s", where="feature group 'spend'")
+    1000000
+    """
+    made = None if ttl is None else duration(ttl)
+    if made == 0:
+        raise DeclarationError(
+            f"{where} has ttl={ttl!r}: every value would be expired at once",
+            next_step='write how old a value may be, such as "30d", or leave ttl= out',
+        )
+    return made
 
 
 def _body(

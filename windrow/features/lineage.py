@@ -70,6 +70,17 @@ def lineage(group: FeatureGroup) -> GroupLineage:
     return _seen[group]
 
 
+def takes_compiler(group: FeatureGroup) -> bool:
+    """Return whether reading a group off takes an SQL compiler; the other groups say themselves what they read."""
+    said = isinstance(group, AggregateGroup) or isinstance(group.function, FrameFunction | Query)
+    return not said and group.external is None
+
+
+def remember(group: FeatureGroup, made: GroupLineage) -> None:
+    """Take what `lineage` said of the same definition in another process."""
+    _seen[group] = made
+
+
 def _read_off(group: FeatureGroup) -> GroupLineage:
     if isinstance(group, AggregateGroup):
         return _of_events(group)

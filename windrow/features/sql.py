@@ -16,9 +16,8 @@ import ibis.expr.operations as ops
 from sqlglot import exp, parse
 from sqlglot.errors import SqlglotError
 
-from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError, closest, listed
-from windrow.features.group import FeatureGroup, check_policy, refuse_featureless
+from windrow.features.group import FeatureGroup, check_policy, life, refuse_featureless
 from windrow.features.kinds import check_kind
 from windrow.features.reference import Reference, declaring_package
 from windrow.features.repeatable import refuse_moving_query
@@ -178,7 +177,7 @@ def sql_group(
     _check_columns(body)
     group = FeatureGroup(
         name, entity, version, body, inputs,
-        ttl=duration(ttl) if ttl else None, online=online, on_bad=on_bad, owner=owner, description=description,
+        ttl=life(ttl, where=f"SQL group {name!r}"), online=online, on_bad=on_bad, owner=owner, description=description,
         checks=Reference.to(checks, package) if checks else None,
     )  # fmt: skip
     return refuse_featureless(group)

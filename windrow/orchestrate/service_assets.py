@@ -161,6 +161,13 @@ def _model_plan(
     )
 
 
+_SOME_DAYS = """
+
+The graph shows it in yellow while it has days without predictions, as after `make demo`, which scores the newest ones: \
+nothing is wrong then. Materialize its missing days here, or run \
+`windrow run {service} --select {service}/predictions --partitions all`."""
+
+
 def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefinition | None) -> dg.AssetsDefinition:
     """Return ``<service>/predictions``: the live release's answers in every sink, by day or for the newest rows."""
     assert service.batch is not None
@@ -170,7 +177,8 @@ def predictions_asset(service: PredictionService, days: dg.DailyPartitionsDefini
         deps=[f"{service.name}/model", *(group.key for group in service.view.groups), *_spine(service)],
         group=service.name,
         code=fingerprint([service.view.fingerprint, service.describe()["batch"]]),
-        description=f"Answers of the live release, {_rows_words(service)}; sinks: {', '.join(service.batch.every_sink)}.",
+        description=f"Answers of the live release, {_rows_words(service)}; sinks: {', '.join(service.batch.every_sink)}."
+        + (_SOME_DAYS.format(service=service.name) if days else ""),
         kinds={"onnx", *service.batch.every_sink},
         owner=service.owner,
         metadata=_answer_columns(service),

@@ -20,7 +20,7 @@ from windrow.models.policies import CONSTANT
 from windrow.serving.answers import Output
 from windrow.serving.degraded import Where, nothing, refusal, rows_for_fallback
 from windrow.serving.live import LiveService
-from windrow.serving.transformer import AWAY, Vectors
+from windrow.serving.vectors import AWAY, Vectors
 
 _clock = time.perf_counter_ns
 _SHARE = 0.75  # of the time, for a challenger: the rest is the golden release's, if it has to answer instead

@@ -10,7 +10,7 @@ from windrow.features.contract import Contract
 from windrow.models.policies import Policy
 from windrow.models.release import Release
 from windrow.schema import Status
-from windrow.serving.transformer import AWAY, OLD, UNKNOWN, Vectors
+from windrow.serving.vectors import AWAY, OLD, UNKNOWN, Vectors
 
 _STEPS = {
     OLD: "run `windrow materialize GROUP`, or declare Online(expired='predict')",

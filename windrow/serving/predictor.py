@@ -11,7 +11,7 @@ from windrow.errors import ModelError, RequestError
 from windrow.models.bundle import Bundle
 from windrow.models.runtime import MATRIX_INPUT, OnnxModel
 from windrow.serving.answers import Output
-from windrow.serving.transformer import Vectors
+from windrow.serving.vectors import Vectors
 
 DEADLINE = 0.8  # seconds: before BentoML's own time-out answers in our place
 

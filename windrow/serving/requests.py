@@ -15,13 +15,13 @@ from windrow.clock import duration, parse_time, to_micros
 from windrow.errors import RequestError, TimeError, listed
 from windrow.features.contract import Contract
 from windrow.schema import EVENT_TIME, Field
+from windrow.serving.names import SPEAKABLE, refuse_duplicates
 
 MAX_BODY = 1 << 20
 MAX_ROWS = 1000
 MAX_TEXT = 1024
 
 _FLOAT32_MAX = 3.4028234663852886e38
-_SPEAKABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
 _FIRST, _END = parse_time("1900-01-01"), parse_time("2200-01-01")
@@ -81,7 +81,7 @@ class RowReader:
         Raises
         ------
         RequestError
-            400 for what is not JSON, 422 for what is not in the contract.
+            400 for what is not JSON or gives a field twice, 422 for what is not in the contract.
         """
         made = (self._quick and self._quick.read(body)) or self.read_carefully(body)
         if self._timed and None in made.times:
@@ -180,6 +180,7 @@ class _Quick:
             for name in self._maybe:
                 if values[name] is msgspec.UNSET:
                     del values[name]
+            refuse_duplicates(body, values)
             moment = values.pop(EVENT_TIME, None)
             return Rows([values], [None if moment is None else _timestamp(moment)])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _WrongError):
@@ -192,7 +193,7 @@ def decode(body: bytes) -> dict[str, Any]:
     Raises
     ------
     RequestError
-        400 for broken JSON, NaN, Infinity and too deep nesting; 422 for JSON that is no object.
+        400 for broken JSON, NaN, Infinity, too deep nesting and a field that is given twice; 422 for JSON that is no object.
 
     Examples
     --------
@@ -209,6 +210,7 @@ def decode(body: bytes) -> dict[str, Any]:
     if type(document) is not dict:
         step = 'send one row, or {"rows": [...]}'
         raise RequestError(422, "wrong-type", "The body is not a JSON object", where="$", next_step=step)
+    refuse_duplicates(body, document)
     return document
 
 
@@ -394,8 +396,7 @@ def _only(document: dict[str, Any], known: tuple[str, ...], *, where: str) -> No
 
 
 def _unknown(name: str, known: list[str], where: str) -> RequestError:
-    # A field's name is the client's text too: only what looks like a name is repeated.
-    shown = repr(name) if _SPEAKABLE.fullmatch(name) else "of this name"
+    shown = repr(name) if SPEAKABLE.fullmatch(name) else "of this name"
     close = get_close_matches(name[:64], known, n=1, cutoff=0.5)
     step = f"did you mean {close[0]!r}?" if close else f"send only {listed(known)}"
     place = "a row" if EVENT_TIME in known else "the body"

@@ -27,7 +27,7 @@ from windrow.errors import ModelError, RequestError
 from windrow.features.contract import Frame
 from windrow.serving.answers import Output
 from windrow.serving.predictor import DEADLINE, value_refused
-from windrow.serving.transformer import Vectors
+from windrow.serving.vectors import Vectors
 
 START_SECONDS = 60.0
 _WAITING = 64  # more callers than this cannot be answered in time, so they are told at once

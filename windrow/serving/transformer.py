@@ -9,33 +9,33 @@ of rows; the way there is short because it is on every request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import SECOND
 from windrow.errors import AwayError, PastError, RequestError, StoreError, listed
-from windrow.features.contract import Contract, Frame, Lookup, OnDemand, canonical_column, on_demand_input, stages
+from windrow.features.contract import Contract, Lookup, OnDemand, canonical_column, on_demand_input, stages
 from windrow.features.on_demand import compute, load_functions
 from windrow.features.tiles import Tiles
 from windrow.schema import EVENT_TIME, Status
+from windrow.serving.columns import Columns, Found, by_row
+from windrow.serving.vectors import AWAY, OLD, UNKNOWN, Vectors
+from windrow.stores.online.rows import Block
 from windrow.stores.online.store import Key, Row
 
 _PRESENT, _NULL = int(Status.PRESENT), int(Status.NULL)
 _NOT_FOUND, _EXPIRED = int(Status.NOT_FOUND), int(Status.EXPIRED)
 _UNAVAILABLE = int(Status.UNAVAILABLE)
 
-UNKNOWN, OLD, AWAY = "unknown_entity", "expired", "store_away"
-"""Why a vector is degraded: the names of the policies that say what becomes of it."""
-
 _FLOAT64 = np.dtype(np.float64)
+_FEW = 8  # rows that are quicker one by one
 
 _Pick = Callable[[Any], tuple[Any, ...]]
 
@@ -47,75 +47,13 @@ class Store(Protocol):
         """Return the row, or None, for each (group, key); raise `AwayError` if the store is away."""
         ...
 
+    def read_blocks(self, wanted: Sequence[tuple[str, Sequence[Key]]]) -> Found:
+        """Return what `read` does for the keys of each group; see `OnlineStore.read_blocks`."""
+        ...
+
     def columns(self, group: str) -> tuple[str, ...] | None:
         """Return the column names of a group's values, or None if nothing was ever written."""
         ...
-
-
-class Vectors(msgspec.Struct, frozen=True, gc=False):
-    """The model's inputs for n rows, and what is known of each value.
-
-    Attributes
-    ----------
-    names
-        The features, in the contract's order.
-    matrix
-        float32 of shape (n, features), or None where a feature is text.
-    columns
-        Arrays by name where a feature is text, else None; see `frame`.
-    lists
-        Each row as plain values, NaN for a missing number.
-    finite
-        Whether all values of a row are numbers, neither missing nor infinite.
-    statuses
-        Feature -> `Status` for each row.
-    unknown
-        Row -> names of the groups that have no row for an entity that the request names; rows without such a
-        group are not in it.
-    degraded
-        Row -> why it is not what the release was trained for, of `UNKNOWN`, `OLD` and `AWAY`; whole rows are not in it.
-    """
-
-    names: tuple[str, ...]
-    matrix: NDArray[np.float32] | None
-    columns: Frame | None
-    lists: list[list[Any]]
-    finite: list[bool]
-    statuses: list[dict[str, int]]
-    unknown: dict[int, tuple[str, ...]]
-    degraded: dict[int, tuple[str, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self.lists)
-
-    @property
-    def frame(self) -> Frame:
-        """Input arrays by name, as `canonical` makes them."""
-        if self.matrix is None:
-            return self.columns or {}
-        return dict(zip(self.names, self.matrix.T, strict=True))
-
-    def take(self, rows: Sequence[int]) -> Vectors:
-        """Return those of some rows, in this order."""
-        if len(rows) == len(self):
-            return self
-        chosen = list(rows)
-        return Vectors(
-            self.names,
-            None if self.matrix is None else self.matrix[chosen],
-            None if self.columns is None else {name: values[chosen] for name, values in self.columns.items()},
-            [self.lists[i] for i in chosen],
-            [self.finite[i] for i in chosen],
-            [self.statuses[i] for i in chosen],
-            {at: self.unknown[i] for at, i in enumerate(chosen) if i in self.unknown},
-            {at: self.degraded[i] for at, i in enumerate(chosen) if i in self.degraded},
-        )
-
-    def rows(self) -> list[dict[str, float | str | None]]:
-        """Return each row by name: floats, text as the model saw it, None for a missing number."""
-        names = self.names
-        whole = zip(self.lists, self.finite, strict=True)
-        return [dict(zip(names, v if finite else _without_nan(v), strict=True)) for v, finite in whole]
 
 
 class Transformer:
@@ -170,8 +108,9 @@ class Transformer:
         self._defaults = defaults or {}
         self._raw = _picker([f.name for f in contract.request])
         places = _places(contract, [read for reads in self._stages for read in reads])
-        self._functions = [_Function(spec, functions[spec.function], places) for spec in contract.on_demand]
+        self._functions = [ValueFunction(spec, functions[spec.function], places) for spec in contract.on_demand]
         self._pick = _picker([places[f.name] for f in contract.features])
+        self._columns = self._by_columns(contract, places)
         self._times = [i for i, f in enumerate(contract.features) if _stored_time(contract, f.name)]
         self._names, self._numeric = contract.feature_names, contract.numeric
         self._dtypes = [(f.name, f.dtype) for f in contract.features]
@@ -198,11 +137,35 @@ class Transformer:
         -----
         What a store that is away would have given is missing, or has its default, and its status says so.
         """
+        if self._columns is None or len(rows) <= _FEW:
+            return self._one_by_one(rows, times, None)
+        try:
+            blocks = self._columns.read(self._online, rows)  # type: ignore[arg-type]  # without a store there are no columns
+        except AwayError:
+            return self._one_by_one(rows, times, None)
+        matrix = self._columns.matrix(blocks, rows, times)
+        return self._one_by_one(rows, times, by_row(blocks)) if matrix is None else self._whole(matrix)
+
+    def _by_columns(self, contract: Contract, places: Mapping[str, int]) -> Columns | None:
+        if len(self._stages) != 1 or any(isinstance(read, _Aggregate) for read in self._stages[0]):
+            return None
+        columns = Columns(contract, self._stages[0], self._functions, places)
+        return columns if columns.possible else None
+
+    def _whole(self, matrix: NDArray[np.float32]) -> Vectors:
+        count = len(matrix)
+        present = [self._all_present] * count
+        return Vectors(self._names, matrix, None, matrix.tolist(), [True] * count, present, {})
+
+    def _one_by_one(
+        self, rows: Sequence[Mapping[str, Any]], times: Sequence[int], first: list[Row | None] | None
+    ) -> Vectors:
+        """Make the vectors row by row; `first` is what the first stage reads, where it was read already."""
         flat: list[list[Any]] = [[] for _ in rows]
         gaps: _Gaps = {}
         for reads in self._stages:
             try:
-                found = iter(self._found(reads, rows, flat))
+                found = iter(self._found(reads, rows, flat) if first is None else first)
             except AwayError:
                 self._do_without(reads, flat, gaps)
                 continue
@@ -217,7 +180,9 @@ class Transformer:
             function.extend(flat, times)
         return self._gathered([self._pick(values) for values in flat], gaps)
 
-    def _found(self, reads: list[_Read], rows: Sequence[Mapping[str, Any]], flat: list[list[Any]]) -> list[Row | None]:
+    def _found(
+        self, reads: list[StoredRead], rows: Sequence[Mapping[str, Any]], flat: list[list[Any]]
+    ) -> list[Row | None]:
         online: Store = self._online  # type: ignore[assignment]  # without a store there are no reads
         if not reads[0].later:
             return online.read([(read.group, read.key(row)) for row in rows for read in reads])
@@ -225,7 +190,7 @@ class Transformer:
         found = iter(online.read([wanted for wanted in keys if None not in wanted[1]]))
         return [None if None in key else next(found) for _, key in keys]
 
-    def _do_without(self, reads: list[_Read], flat: list[list[Any]], gaps: _Gaps) -> None:
+    def _do_without(self, reads: list[StoredRead], flat: list[list[Any]], gaps: _Gaps) -> None:
         values = [self._defaults.get(name) for read in reads for name in read.names]
         for i, row in enumerate(flat):
             row += values
@@ -263,7 +228,7 @@ class Transformer:
                 return matrix
         return np.array(picked, dtype=np.float32)
 
-    def _status(self, values: tuple[Any, ...], gaps: Iterable[tuple[_Read, int]]) -> dict[str, int]:
+    def _status(self, values: tuple[Any, ...], gaps: Iterable[tuple[StoredRead, int]]) -> dict[str, int]:
         status = {n: _NULL if v is None or v != v else _PRESENT for n, v in zip(self._names, values, strict=True)}
         for read, state in gaps:
             status |= dict.fromkeys((n for n in read.names if n in status), state)
@@ -278,7 +243,7 @@ class Transformer:
 
 
 @dataclass(slots=True)
-class _Read:
+class StoredRead:
     """All that is read of one group under one key, prepared: the key's fields, and the columns' places.
 
     `parts` are where a key comes from that is not only of the request's fields: a field, or the place of a stored value.
@@ -293,6 +258,7 @@ class _Read:
     parts: tuple[str | int, ...] = ()
     named: bool = True
     pick: _Pick | None = None
+    places: list[int] = field(default_factory=list)
 
     @property
     def later(self) -> bool:
@@ -317,6 +283,14 @@ class _Read:
         values += [None] * len(self.names)
         return state
 
+    def holds(self, block: Block, times: NDArray[np.int64]) -> bool:
+        """Return whether all of a block's values may be used as of `times`."""
+        event_times = block.event_times
+        if (event_times > times).any() or (block.known_ats > times).any():
+            return False
+        expired = self.ttl is not None and bool((event_times < times - self.ttl).any())
+        return not expired and (self.pick is not None or self.resolve())
+
     def resolve(self) -> bool:
         """Find the columns in the stored rows; False while the group was never published."""
         stored = self.online.columns(self.group)
@@ -328,7 +302,8 @@ class _Read:
                     next_step="run `windrow materialize GROUP` with the version that the release uses",
                 )
         if stored is not None:
-            self.pick = _picker([stored.index(name) for name in self.columns])
+            self.places = [stored.index(name) for name in self.columns]
+            self.pick = _picker(self.places)
         return self.pick is not None
 
     def _past(self) -> RequestError:
@@ -342,7 +317,7 @@ class _Read:
         )
 
 
-class _Aggregate(_Read):
+class _Aggregate(StoredRead):
     """What is computed at the time asked about from the state of an entity's events."""
 
     __slots__ = ("_choose", "_current", "_tiles")
@@ -369,7 +344,7 @@ class _Aggregate(_Read):
         return True
 
 
-_Gaps = dict[int, list[tuple[_Read, int]]]  # row -> what it has no values of, and why
+_Gaps = dict[int, list[tuple[StoredRead, int]]]  # row -> what it has no values of, and why
 
 
 def _unknown(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
@@ -393,9 +368,9 @@ def _degraded(gaps: _Gaps) -> dict[int, tuple[str, ...]]:
 _WHY = {_NOT_FOUND: UNKNOWN, _EXPIRED: OLD, _UNAVAILABLE: AWAY}
 
 
-def _stages(lookups: Sequence[Lookup], online: Store) -> list[list[_Read]]:
+def _stages(lookups: Sequence[Lookup], online: Store) -> list[list[StoredRead]]:
     """Return what can be read at once, and what can be read after it."""
-    made: list[list[_Read]] = []
+    made: list[list[StoredRead]] = []
     places: dict[str, int] = {}
     for stage in stages(lookups):
         made.append(_reads(stage, online, places))
@@ -404,7 +379,7 @@ def _stages(lookups: Sequence[Lookup], online: Store) -> list[list[_Read]]:
     return made
 
 
-def _reads(lookups: Sequence[Lookup], online: Store, places: Mapping[str, int]) -> list[_Read]:
+def _reads(lookups: Sequence[Lookup], online: Store, places: Mapping[str, int]) -> list[StoredRead]:
     """Put lookups of one group under one key together: one look-up each."""
     together: dict[tuple[str, tuple[str, ...]], list[Lookup]] = {}
     for lookup in lookups:
@@ -416,14 +391,14 @@ def _reads(lookups: Sequence[Lookup], online: Store, places: Mapping[str, int]) 
         keys = parts[0]
         mixed = tuple(places[name] if key in keys.stored else name for key, name in keys.keys.items())
         needs = group, keys.ttl, _picker(keys.fields), tuple(columns), tuple(names), online
-        read = _Read(*needs) if keys.aggregate is None else _Aggregate(keys, *needs)
+        read = StoredRead(*needs) if keys.aggregate is None else _Aggregate(keys, *needs)
         read.parts, read.named = (mixed, False) if keys.stored else ((), bool(keys.fields))
         reads.append(read)
         read.resolve()
     return reads
 
 
-class _Function:
+class ValueFunction:
     """One on-demand feature, prepared: which values it reads, for all rows at once.
 
     For one thread at a time: inputs of a single row are put into the same arrays again and again.
@@ -432,8 +407,9 @@ class _Function:
     def __init__(self, spec: OnDemand, call: Callable[..., Any], places: Mapping[str, int]) -> None:
         self._spec, self._call, self._text = spec, call, spec.dtype == "string"
         self._inputs = [(p, spec.dtypes[p], places[ref]) for p, ref in spec.inputs.items()]
-        self._numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in self._inputs)
-        self._pick = _picker([place for _, _, place in self._inputs])
+        self.places = [place for _, _, place in self._inputs]
+        self.numeric = not any(dtype in ("string", "timestamp") for _, dtype, _ in self._inputs)
+        self._pick = _picker(self.places)
         self._one = np.empty((len(self._inputs), 1), dtype=np.float64)
         self._row, self._given = self._one[:, 0], dict(zip(spec.inputs, self._one, strict=True))
         self._put = Struct(f"{len(self._inputs)}d").pack_into
@@ -441,15 +417,24 @@ class _Function:
     def extend(self, flat: list[list[Any]], times: Sequence[int]) -> None:
         """Append this feature's value to each row."""
         given = self._arrays(flat, times)
-        made = self._call(**given)
-        # What a function of numbers usually returns needs no conversion: the whole vector is rounded at once.
-        if self._text or type(made) is not np.ndarray or made.dtype is not _FLOAT64 or made.shape != (len(flat),):
-            made = compute(self._spec, lambda **_: made, given)
-        for row, value in zip(flat, made.tolist(), strict=True):
+        for row, value in zip(flat, self._values(given, len(flat)).tolist(), strict=True):
             row.append(value)
 
+    def fill(self, columns: NDArray[np.float64], at: int) -> None:
+        """Put this feature's values into line `at` of columns that hold a line of numbers for each place."""
+        # Copies: a function may change what it is given.
+        given = {name: columns[place].copy() for name, _, place in self._inputs}
+        columns[at] = self._values(given, columns.shape[1])
+
+    def _values(self, given: dict[str, NDArray[Any]], count: int) -> NDArray[Any]:
+        made: NDArray[Any] = self._call(**given)
+        # What a function of numbers usually returns needs no conversion: the whole vector is rounded at once.
+        if self._text or type(made) is not np.ndarray or made.dtype is not _FLOAT64 or made.shape != (count,):
+            made = compute(self._spec, lambda **_: made, given)
+        return made
+
     def _arrays(self, flat: list[list[Any]], times: Sequence[int]) -> dict[str, NDArray[Any]]:
-        if not self._numeric:
+        if not self.numeric:
             return {p: on_demand_input(d, times if at < 0 else [row[at] for row in flat]) for p, d, at in self._inputs}
         # Numbers are by far the most common, and these are plain ones: this is `on_demand_input`, for all at once.
         if len(flat) == 1:
@@ -463,7 +448,7 @@ class _Function:
         return dict(zip(self._given, np.ascontiguousarray(arrays.T), strict=True))
 
 
-def _places(contract: Contract, reads: Sequence[_Read]) -> dict[str, int]:
+def _places(contract: Contract, reads: Sequence[StoredRead]) -> dict[str, int]:
     """Return where each value stands in a row: stored values, then the request's, then computed ones."""
     stored = [name for read in reads for name in read.names]
     raw = [f.name for f in contract.request]
@@ -486,7 +471,3 @@ def _picker(places: Sequence[Any]) -> _Pick:
         only = places[0]
         return lambda values: (values[only],)
     return itemgetter(*places) if places else lambda values: ()
-
-
-def _without_nan(values: list[Any]) -> list[Any]:
-    return [None if v != v else v for v in values]

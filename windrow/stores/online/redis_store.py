@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Self, TypeVar
 
 import hiredis
@@ -37,7 +38,17 @@ from windrow.stores.online.directory import (
 from windrow.stores.online.generations import check_loading, retire_dead, retired
 from windrow.stores.online.load import Load, attempt
 from windrow.stores.online.redis_pages import RedisPages, commit
-from windrow.stores.online.rows import Packed, check_key, pack, pack_keys, packed_batches, unpack, unpack_row
+from windrow.stores.online.rows import (
+    Block,
+    Packed,
+    block_or_rows,
+    check_key,
+    pack,
+    pack_keys,
+    packed_batches,
+    unpack,
+    unpack_row,
+)
 from windrow.stores.online.store import NEXT_STEP, Key, Row
 from windrow.stores.online.transaction import Conflict, Transaction
 
@@ -155,14 +166,17 @@ class RedisStore:
         StoreError
             If a key has other types than the group's keys (``"1"`` is never ``1``).
         """
-        while True:
-            version, places = self._version, self._places(wanted)
-            raws = self._mget(places) if wanted else []
-            # What is remembered of the directory held if the server says so in the same answer.
-            if not wanted or raws[0] == version == self._version:
-                return self._rows(wanted, raws)
-            if raws[0] != self._version:
-                self._known, self._version = {}, raws[0]
+        return self._rows(wanted, self._found(wanted))
+
+    def read_blocks(self, wanted: Sequence[tuple[str, Sequence[Key]]]) -> list[Block | list[Row | None]]:
+        """Return what `read` does for the keys of each group, by one MGET; see `OnlineStore.read_blocks`."""
+        raws = iter(self._found([(group, key) for group, keys in wanted for key in keys]))
+        made: list[Block | list[Row | None]] = []
+        for group, keys in wanted:
+            found, entry = list(islice(raws, len(keys))), self._known[group] if keys else None
+            width, types = (len(entry.columns), entry.key) if entry else (0, ())
+            made.append(block_or_rows(group, types, width, keys, found))
+        return made
 
     def count(self, group: str) -> int:
         """Return the number of entities of a group."""
@@ -250,8 +264,20 @@ class RedisStore:
             return [self._version_at, *[start + key for key in keys]]
         return [self._version_at, *[starts[group] + key for (group, _), key in zip(wanted, keys, strict=True)]]
 
+    def _found(self, wanted: Sequence[tuple[str, Key]]) -> list[bytes | None]:
+        """Return what is stored for each (group, key), all of one moment."""
+        while wanted:
+            version, places = self._version, self._places(wanted)
+            raws = self._mget(places)
+            # What is remembered of the directory held if the server says so in the same answer.
+            if raws[0] == version == self._version:
+                del raws[:1]
+                return raws
+            if raws[0] != self._version:
+                self._known, self._version = {}, raws[0]
+        return []
+
     def _rows(self, wanted: Sequence[tuple[str, Key]], raws: list[bytes | None]) -> list[Row | None]:
-        del raws[:1]  # the directory's version
         if None in raws:
             for (group, key), raw in zip(wanted, raws, strict=True):
                 if raw is None and (entry := self._known[group]):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from windrow.errors import StoreError, listed
 from windrow.stores.online.store import KEY_TYPES, TXN_ROWS, Key, Row
@@ -23,7 +25,8 @@ from windrow.stores.online.store import KEY_TYPES, TXN_ROWS, Key, Row
 _VALUES = frozenset({float, int, str, bool, bytes, type(None)})
 _LONGEST_KEY = 400  # bytes; LMDB takes 511
 _IMPOSSIBLE = b"\xfe"
-_INT64, _ARRAY_OF_4 = 0xD3, 0x94
+_INT64, _ARRAY_OF_4, _FLOAT64 = 0xD3, 0x94, 0xCB
+_SHORT = 15  # values that msgpack counts in one byte; it takes three for more
 _AGE = Struct(">BBqBqBq")
 
 # (event_time, known_at, seq) of a packed row: the greater one wins.
@@ -35,6 +38,28 @@ _head = itemgetter(slice(_AGES.itemsize))
 pack = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.decode
 unpack_row = msgspec.msgpack.Decoder(Row).decode
+
+
+class Block(NamedTuple):
+    """Rows of one group that are all there and have nothing but floats, as arrays; int64 and float64, big-endian.
+
+    Attributes
+    ----------
+    event_times, known_ats, seqs
+        Of shape (rows,), UTC microseconds and the write order.
+    values
+        Of shape (rows, columns of the group).
+    """
+
+    event_times: NDArray[Any]
+    known_ats: NDArray[Any]
+    seqs: NDArray[Any]
+    values: NDArray[Any]
+
+    def rows(self) -> list[Row]:
+        """Return the same as rows."""
+        times = (part.tolist() for part in (self.event_times, self.known_ats, self.seqs))
+        return [Row(*row) for row in zip(*times, map(tuple, self.values.tolist()), strict=True)]
 
 
 class Packed(NamedTuple):
@@ -94,6 +119,55 @@ def pack_row(row: Row) -> bytes:
     """
     event_time, known_at, seq, values = row
     return _AGE.pack(_ARRAY_OF_4, _INT64, event_time, _INT64, known_at, _INT64, seq) + pack(values)
+
+
+def as_block(rows: Sequence[bytes | None], width: int) -> Block | None:
+    """Return packed rows of `width` values as one block; None where a row is missing or a value is no float.
+
+    Floats take nine bytes each, so that such rows are as long as each other and are read without being unpacked.
+
+    Examples
+    --------
+    >>> rows = [pack_row(Row(5, 6, n, (0.5, float(n)))) for n in (1, 2)]
+    >>> as_block(rows, 2).values.tolist(), as_block([*rows, pack_row(Row(5, 6, 3, (0.5, None)))], 2)
+    ([[0.5, 1.0], [0.5, 2.0]], None)
+    """
+    layout = _block_layout(width)
+    if not width or None in rows or set(map(len, rows)) != {layout.itemsize}:  # type: ignore[arg-type]  # no None
+        return None
+    found = np.frombuffer(b"".join(rows), layout)  # type: ignore[arg-type]
+    values = found["values"]
+    # The first value begins where a row's head ends, each float ends where the next one begins: all are floats, or one says not.
+    if (values["type"] != _FLOAT64).any():
+        return None
+    return Block(found["event"], found["known"], found["seq"], values["value"])
+
+
+def block_or_rows(
+    group: str, types: Sequence[str], width: int, keys: Sequence[Key], raws: Sequence[bytes | None]
+) -> Block | list[Row | None]:
+    """Return what was found under `keys` of a group whose keys have `types`: a block where it can be, else row by row."""
+    block = as_block(raws, width)
+    if block is not None:
+        return block
+    for key, raw in zip(keys, raws, strict=True):
+        if raw is None:
+            check_key(group, types, key)
+    return [None if raw is None else unpack_row(raw) for raw in raws]
+
+
+@lru_cache(maxsize=256)
+def _block_layout(width: int) -> np.dtype[Any]:
+    values = np.dtype([("type", "u1"), ("value", ">f8")])
+    start = _AGES.itemsize + (1 if width <= _SHORT else 3)
+    return np.dtype(
+        {
+            "names": ["event", "known", "seq", "values"],
+            "formats": [">i8", ">i8", ">i8", (values, (width,))],
+            "offsets": [2, 11, 20, start],
+            "itemsize": start + width * values.itemsize,
+        }
+    )
 
 
 def are_newer(rows: Sequence[bytes], old: Sequence[bytes]) -> list[bool]:

@@ -15,7 +15,7 @@ from windrow.errors import SettingsError
 
 if TYPE_CHECKING:
     from windrow.stores.online.load import Load
-    from windrow.stores.online.rows import Packed
+    from windrow.stores.online.rows import Block, Packed
     from windrow.stores.online.transaction import Transaction
 
 TXN_ROWS = 20_000  # a larger transaction keeps the next writer waiting for seconds
@@ -117,6 +117,10 @@ class OnlineStore(Protocol):
 
     def read(self, wanted: Sequence[tuple[str, Key]]) -> list[Row | None]:
         """Return the row, or None, for each (group, key), all as of one moment."""
+        ...
+
+    def read_blocks(self, wanted: Sequence[tuple[str, Sequence[Key]]]) -> list[Block | list[Row | None]]:
+        """Return what `read` does for the keys of each group: as one block where all are there and all values floats."""
         ...
 
     def count(self, group: str) -> int:
