@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.models.worlds import World
+from tests.needs import need_module
 from windrow.errors import StoreError
 from windrow.models.mlflow_export import export_runs
 from windrow.models.search import Trial
 from windrow.models.tracking import Run, record_run
 
-pytest.importorskip("mlflow", reason="an extra of its own")
+need_module("mlflow")
 
 TRIAL = Trial(number=0, parameters={"alpha": "1.0"}, scores=[0.5, None], mean=None, rank=1, seconds=0.1)
 RUN = Run(

@@ -1,7 +1,7 @@
-"""Export of training runs to MLflow, for teams that keep their experiments there.
+"""Export of training runs and of models to MLflow, for teams that keep their experiments or serve models there.
 
-windrow's own tracking table stays the source; exporting again adds what is new and changes nothing. Needs
-``pip install 'windrow[mlflow]'``; nothing else in windrow does.
+windrow's own tracking table and registry stay the source; exporting runs again adds what is new and changes nothing.
+Needs ``pip install 'windrow[mlflow]'``; nothing else in windrow does.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windrow.errors import ModelError, StoreError
+from windrow.errors import ModelError, StoreError, listed
+from windrow.models.bundle import MODEL_FILES, checked_file
 from windrow.models.runs import SETS
+from windrow.models.runtime import SklearnModel
 from windrow.models.tracking import Run, runs_of
 from windrow.telemetry import switch_off
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from windrow.models.registry import Registry
+    from windrow.models.release import Release
     from windrow.stores.metadata import Metadata
 
 RELEASE_TAG = "windrow.release"
+_NEEDED = ("scikit-learn", "skops", "numpy", "pandas")
 
 
 def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
@@ -61,22 +68,91 @@ def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
     return [run.release for run in new]
 
 
+def export_model(release: str, registry: Registry, folder: Path) -> Path:
+    """Write a release's scikit-learn model as the folder of an MLflow model, without pickle.
+
+    ``mlflow.sklearn.load_model`` gives the estimator; ``mlflow.pyfunc.load_model`` answers a DataFrame of the view's
+    columns, float32 and text (``"(missing)"`` where there is none), in the contract's order: with the value, or with
+    shape (n, classes) probabilities. On-demand features are columns like others: MLflow computes none.
+
+    Parameters
+    ----------
+    release
+        Its id.
+    folder
+        Is made; must not hold anything yet.
+
+    Returns
+    -------
+    Path
+        The folder. Its ``requirements.txt`` has the versions that the release was made with.
+
+    Raises
+    ------
+    ModelError
+        If mlflow is not installed, or the release has no scikit-learn model: it was made elsewhere.
+    NotFoundError
+        If there is no such release.
+    StoreError
+        If MLflow cannot write there.
+    """
+    made, file = registry.release(release), MODEL_FILES["sklearn"]
+    if file not in made.files:
+        raise ModelError(
+            f"release {release!r} has no scikit-learn model",
+            exists=f"It has {listed(made.files)}",
+            next_step="give MLflow the file that it was onboarded from, in its own flavour",
+        )
+    payload = checked_file(registry.path(release), made, file)
+    estimator = SklearnModel.load(payload, task=made.task, where=f"release {release!r}").estimator
+    with _mlflow(f"folder {folder.name!r}", advice="give a folder that is not there yet, and can be made"):
+        import mlflow.sklearn
+        from skops.io import get_untrusted_types
+
+        mlflow.sklearn.save_model(
+            estimator, str(folder), serialization_format="skops", skops_trusted_types=get_untrusted_types(data=payload),
+            pyfunc_predict_fn="predict" if made.task == "regression" else "predict_proba",
+            signature=_signature(made), pip_requirements=_requirements(made), metadata={RELEASE_TAG: release},
+        )  # fmt: skip
+    return folder
+
+
+def _signature(release: Release) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    kinds = {"string": DataType.string}
+    columns: list[Any] = [ColSpec(kinds.get(f.dtype, DataType.float), f.name) for f in release.contract.features]
+    return ModelSignature(inputs=Schema(columns))
+
+
+def _requirements(release: Release) -> list[str]:
+    return [f"{n}=={v}" for n in _NEEDED if (v := release.environment.get(n))]
+
+
 @contextmanager
 def _client(uri: str) -> Iterator[Any]:
+    store = f"store {uri.partition('://')[0]!r}"
+    with _mlflow(store, advice="give a store that can be written to, such as sqlite:///mlflow.db"):
+        from mlflow import MlflowClient
+
+        yield MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _mlflow(place: str, *, advice: str) -> Iterator[None]:
     switch_off()  # before the import: it is then that MLflow decides whether to phone home
     try:
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise ModelError(f"mlflow is not installed: {error}", next_step="pip install 'windrow[mlflow]'") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's words about its own dependencies
-            yield MlflowClient(tracking_uri=uri)
+            yield
     except MlflowException as error:
         raise StoreError(
-            f"the MLflow store {uri.partition('://')[0]!r} refuses: {' '.join(str(error).split())[:200]}",
-            next_step="give a store that can be written to, such as sqlite:///mlflow.db",
+            f"the MLflow {place} refuses: {' '.join(str(error).split())[:200]}", next_step=advice
         ) from error
 
 
