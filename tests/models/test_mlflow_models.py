@@ -22,6 +22,7 @@ from windrow.models.mlflow_export import export_model
 from windrow.models.onboard import onboard
 from windrow.models.release import Release
 from windrow.models.training import train
+from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 pytestmark = pytest.mark.slow  # MLflow alone takes seconds to import
@@ -173,6 +174,10 @@ def test_a_signature_in_another_order_than_the_views_is_refused_where_columns_go
             onboarded(tmp_path / flavour, dataset, world)
 
 
+def exported_model(release: Release, world: World, folder: Path) -> Path:
+    return export_model(release.id, folder, settings=Settings.read({"WINDROW_HOME": str(world.home)}))
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Release, Split]:
     """A release of ours with text and missing values."""
@@ -188,7 +193,7 @@ def test_an_exported_release_answers_in_mlflow_as_it_does_here(exported, tmp_pat
     import mlflow.sklearn
 
     world, release, test = exported
-    folder = export_model(release.id, world.registry, tmp_path / "model")
+    folder = exported_model(release, world, tmp_path / "model")
     expected = world.registry.load(release.id).predict(test.frame)
     answered = mlflow.pyfunc.load_model(str(folder)).predict(test.X)
     np.testing.assert_allclose(answered[:, 1], expected, rtol=0, atol=1e-5)
@@ -200,7 +205,7 @@ def test_an_exported_model_names_its_release_its_columns_and_its_versions_and_ho
     from mlflow.models import Model
 
     world, release, _ = exported
-    folder = export_model(release.id, world.registry, tmp_path / "model")
+    folder = exported_model(release, world, tmp_path / "model")
     described = Model.load(str(folder))
     assert described.metadata == {"windrow.release": release.id}
     assert [(c.name, c.type.name) for c in described.signature.inputs] == [
@@ -215,7 +220,7 @@ def test_an_exported_model_names_its_release_its_columns_and_its_versions_and_ho
 
 def test_an_exported_model_can_be_onboarded_again(exported, tmp_path):
     world, release, test = exported
-    folder = export_model(release.id, world.registry, tmp_path / "model")
+    folder = exported_model(release, world, tmp_path / "model")
     dataset = build_dataset(fraud(), world.lake, world.metadata, now=60 * 86_400_000_000, home=world.home)
     again = onboard(folder, fraud(), dataset, registry=world.registry, metadata=world.metadata)
     found, expected = (world.registry.load(r.id).predict(test.frame) for r in (again, release))
@@ -229,8 +234,8 @@ def test_a_folder_that_holds_something_and_a_release_without_a_scikit_learn_mode
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(StoreError, match=r"the MLflow folder 'full' refuses: .*give a folder that is not there yet"):
-        export_model(release.id, ours.registry, tmp_path / "full")
+        exported_model(release, ours, tmp_path / "full")
     xgboost_model(learn, tmp_path / "trees", "booster")
     made = onboarded(tmp_path / "trees", dataset, world)
     with pytest.raises(ModelError, match=r"has no scikit-learn model. It has .*'model.treelite'"):
-        export_model(made.id, world.registry, tmp_path / "out")
+        exported_model(made, world, tmp_path / "out")

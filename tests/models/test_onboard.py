@@ -383,15 +383,18 @@ def test_an_mlflow_folder_of_another_flavour_names_those_that_are_read(dataset, 
 def test_a_scikit_learn_model_of_lightgbm_is_read_as_its_trees_and_nothing_of_it_is_constructed(
     train, dataset, world, tmp_path
 ):
+    import joblib  # noqa: TID251 - written here to be onboarded
     import lightgbm
     from skops.io import dump
 
     model = lightgbm.LGBMClassifier(n_estimators=5, min_child_samples=2, n_jobs=1, verbose=-1).fit(train.X, train.y)
     dump(model, tmp_path / "m.skops")
-    release = onboarded(tmp_path / "m.skops", dataset, world)
-    assert (release.backend, release.evidence["onboarded"]) == ("treelite", "LightGBM")
-    found = world.registry.load(release.id).predict(train.frame)
-    np.testing.assert_allclose(found, model.predict_proba(train.X)[:, 1], rtol=0, atol=1e-6)
+    joblib.dump(model, tmp_path / "m.joblib")
+    for name in ("m.skops", "m.joblib"):
+        release = onboarded(tmp_path / name, dataset, world, allow_code_execution=name.endswith("joblib"))
+        assert (release.backend, release.evidence["onboarded"]) == ("treelite", "LightGBM")
+        found = world.registry.load(release.id).predict(train.frame)
+        np.testing.assert_allclose(found, model.predict_proba(train.X)[:, 1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

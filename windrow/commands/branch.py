@@ -99,6 +99,9 @@ def _diff(settings: Settings, name: str, service: str, *, days: int | None, as_j
     if as_json:
         show_json(found)
         return
+    if found.before == found.after:
+        say(f"Branch {name} answers with {found.after} too. Next: WINDROW_BRANCH={name} windrow run {service}")
+        return
     crossed = "" if found.classes is None else f", {found.classes} to another class"
     say(f"{found.before} -> {found.after}: {found.changed} of {found.rows} predictions differ{crossed}.")
     say(

@@ -113,10 +113,13 @@ def read_foreign(path: Path, *, allow_code_execution: bool = False) -> Foreign:
 
 
 def _skops(path: Path) -> Foreign:
-    payload = path.read_bytes()
+    return _stored(path.read_bytes(), path, source="skops")
+
+
+def _stored(payload: bytes, path: Path, *, source: str) -> Foreign:
     text = wrapped_text(payload, where=path.name)
     if text is None:
-        return _estimator(payload, where=path.name, source="skops")
+        return _estimator(payload, where=path.name, source=source)
     with TemporaryDirectory(prefix="windrow-") as folder:  # treelite reads files only
         plain = Path(folder) / f"{path.stem}.txt"
         plain.write_text(text, encoding="utf-8")
@@ -221,7 +224,7 @@ def _joblib(path: Path, *, allowed: bool) -> Foreign:
         )
     from windrow.models.unpickle import converted
 
-    return _estimator(converted(path), where=path.name, source="joblib, converted to skops in another process")
+    return _stored(converted(path), path, source="joblib, converted to skops in another process")
 
 
 def _mlflow(folder: Path, *, allow_code_execution: bool) -> Foreign:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from windrow.errors import ModelError, StoreError, listed
 from windrow.models.bundle import MODEL_FILES, checked_file
+from windrow.models.registry import Registry
 from windrow.models.runs import SETS
 from windrow.models.runtime import SklearnModel
 from windrow.models.tracking import Run, runs_of
+from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from windrow.models.registry import Registry
     from windrow.models.release import Release
     from windrow.stores.metadata import Metadata
 
@@ -31,7 +31,7 @@ RELEASE_TAG = "windrow.release"
 _NEEDED = ("scikit-learn", "skops", "numpy", "pandas")
 
 
-def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
+def export_runs(service: str, *, uri: str, settings: Settings | None = None) -> list[str]:
     """Write a service's training runs that are not there yet into the MLflow experiment of its name.
 
     Each becomes a finished run with the release's id as its name: parameters; every metric of the test split
@@ -42,10 +42,10 @@ def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
     ----------
     service
         Its name.
-    metadata
-        Where windrow keeps its runs.
     uri
         MLflow's tracking store, such as ``sqlite:///mlflow.db`` or ``http://host:5000``.
+    settings
+        Where windrow keeps its runs (default: as the environment says).
 
     Returns
     -------
@@ -59,7 +59,7 @@ def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
     StoreError
         If the tracking store refuses.
     """
-    with _client(uri) as client:
+    with _metadata(settings) as metadata, _client(uri) as client:
         experiment = _experiment(client, service)
         there = {run.data.tags.get(RELEASE_TAG) for run in _every_run(client, experiment)}
         new = [run for run in runs_of(metadata, service) if run.release not in there]
@@ -68,7 +68,7 @@ def export_runs(service: str, metadata: Metadata, *, uri: str) -> list[str]:
     return [run.release for run in new]
 
 
-def export_model(release: str, registry: Registry, folder: Path) -> Path:
+def export_model(release: str, folder: str | Path, *, settings: Settings | None = None) -> Path:
     """Write a release's scikit-learn model as the folder of an MLflow model, without pickle.
 
     ``mlflow.sklearn.load_model`` gives the estimator; ``mlflow.pyfunc.load_model`` answers a DataFrame of the view's
@@ -81,6 +81,8 @@ def export_model(release: str, registry: Registry, folder: Path) -> Path:
         Its id.
     folder
         Is made; must not hold anything yet.
+    settings
+        Where the release is (default: as the environment says).
 
     Returns
     -------
@@ -96,15 +98,8 @@ def export_model(release: str, registry: Registry, folder: Path) -> Path:
     StoreError
         If MLflow cannot write there.
     """
-    made, file = registry.release(release), MODEL_FILES["sklearn"]
-    if file not in made.files:
-        raise ModelError(
-            f"release {release!r} has no scikit-learn model",
-            exists=f"It has {listed(made.files)}",
-            next_step="give MLflow the file that it was onboarded from, in its own flavour",
-        )
-    payload = checked_file(registry.path(release), made, file)
-    estimator = SklearnModel.load(payload, task=made.task, where=f"release {release!r}").estimator
+    made, payload = _sklearn_file(release, settings or Settings.read())
+    estimator, folder = SklearnModel.load(payload, task=made.task, where=f"release {release!r}").estimator, Path(folder)
     with _mlflow(f"folder {folder.name!r}", advice="give a folder that is not there yet, and can be made"):
         import mlflow.sklearn
         from skops.io import get_untrusted_types
@@ -115,6 +110,30 @@ def export_model(release: str, registry: Registry, folder: Path) -> Path:
             signature=_signature(made), pip_requirements=_requirements(made), metadata={RELEASE_TAG: release},
         )  # fmt: skip
     return folder
+
+
+def _sklearn_file(id: str, settings: Settings) -> tuple[Release, bytes]:
+    with _metadata(settings) as metadata:
+        registry, file = Registry(metadata, settings.folder("releases")), MODEL_FILES["sklearn"]
+        release = registry.release(id)
+        if file not in release.files:
+            raise ModelError(
+                f"release {id!r} has no scikit-learn model",
+                exists=f"It has {listed(release.files)}",
+                next_step="give MLflow the file that it was onboarded from, in its own flavour",
+            )
+        return release, checked_file(registry.path(id), release, file)
+
+
+@contextmanager
+def _metadata(settings: Settings | None) -> Iterator[Metadata]:
+    from windrow.stores.metadata import Metadata
+
+    metadata = Metadata((settings or Settings.read()).metadata)
+    try:
+        yield metadata
+    finally:
+        metadata.close()
 
 
 def _signature(release: Release) -> Any:
