@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def need(program: str) -> Path:
 def data_folder() -> Path:
     """Return the folder of data files that the tests were started with."""
     return _DATA
+
+
+def need_module(name: str) -> None:
+    """Skip the module that asks without a package of the extras, or fail it when CI=true."""
+    if find_spec(name) is None:
+        message = f"{name} is not installed: it is an extra of its own"
+        pytest.fail(f"{message}, and CI=true") if _CI else pytest.skip(message, allow_module_level=True)

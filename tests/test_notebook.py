@@ -120,6 +120,10 @@ def test_a_saved_search_is_its_winner_with_every_trial(inside: Settings, monkeyp
     assert [trial["parameters"] for trial in sent[0]["trials"]] == [{"C": "0.1"}, {"C": "1.0"}]
 
 
+def test_a_service_whose_rows_have_one_time_asks_for_no_folds_of_its_own(inside: Settings) -> None:
+    assert load("visits/training_dataset").folds is None
+
+
 def test_only_something_that_predicts_can_be_saved(inside: Settings) -> None:
     with pytest.raises(ModelError, match=r"save\(\) was given a dict, which cannot predict"):
         save({}, service="visits")

@@ -6,7 +6,7 @@ goes back to the asset over Dagster Pipes.
     from windrow.notebook import load, report, save
 
     load("features/card_spend_v1")      a stored table: .table (Ibis), .to_pandas()
-    load("fraud/training_dataset")      .train, .validation and .test, each with .X, .y and .rows
+    load("fraud/training_dataset")      .train, .validation and .test, each with .X, .y and .rows; .folds for a search
     report(auc=0.83)                    shown as metadata of the asset
     history(view, start, end)           one row per change of any feature, latest(view): one per entity
     runs("fraud"), trials("fraud")      every training run, every candidate of its searches, as Ibis tables
@@ -42,7 +42,7 @@ Figure = float | int | str | bool
 
 _PACKAGE = "assets"
 _LOGGED = {"log": "prediction", "outcomes": "outcome"}
-_last_loaded: list[str] = []
+_last_loaded: list[TrainingData] = []
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,6 +114,13 @@ class TrainingData:
     def test(self) -> Split:
         """The rows to be judged on, in the same form; never fit on them."""
         return self._split("test")
+
+    @cached_property
+    def folds(self) -> Any:
+        """A ``cv=`` for scikit-learn's searches that keeps to the service's split; None where any folds do."""
+        from windrow.models.search import folds_of
+
+        return folds_of(self.service, self.train)
 
     def _split(self, name: str) -> Split:
         from windrow.models.dataset import load_split
@@ -254,13 +261,13 @@ def save(model: Any, *, service: str | None = None) -> Reported:
     Raises
     ------
     ModelError
-        If it is not an estimator, or no service is known.
+        If it is not an estimator, no service is known, or a search was judged by the past of what it learned.
     """
     from zipfile import ZIP_DEFLATED
 
     import skops.io
 
-    owner = service or (_last_loaded[-1] if _last_loaded else None)
+    owner = service or (_last_loaded[-1].service.name if _last_loaded else None)
     if owner is None:
         raise ModelError(
             "save() does not know whose model this is",
@@ -287,7 +294,18 @@ def _winner(model: Any, owner: str) -> tuple[Any, list[Any]]:
 
     if not is_search(model):
         return model, []
+    _check_folds(model, owner)
     return best_of(model, where=f"service {owner!r}"), msgspec.to_builtins(trials_of(model))
+
+
+def _check_folds(search: Any, owner: str) -> None:
+    data = next((data for data in reversed(_last_loaded) if data.service.name == owner), None)
+    if search.cv is None and data is not None and data.folds is not None:
+        kind = type(data.service.split).__name__
+        raise ModelError(
+            f"the {type(search).__name__} was left to choose its folds, and they do not keep to the {kind} of service {owner!r}",
+            next_step=f'give it cv=data.folds, where data = load("{owner}/training_dataset"), and fit it again',
+        )
 
 
 class _Project:
@@ -352,9 +370,9 @@ class _Project:
     def training(self, name: str, id: str | None) -> TrainingData:
         from windrow.models.dataset_ids import dataset_with
 
-        found = dataset_with(self.metadata, name, id)
-        _last_loaded.append(name)
-        return TrainingData(found, self.services[name])
+        made = TrainingData(dataset_with(self.metadata, name, id), self.services[name])
+        _last_loaded.append(made)
+        return made
 
 
 def _stored(key: str, table: ir.Table) -> StoredTable:

@@ -57,6 +57,23 @@ def test_the_newest_span_of_each_source_counts(store: Metadata) -> None:
     assert store.spans() == {"demand": Span(2, 3, 3, 1), "payments": Span(1, 9, 9, 12)}
 
 
+@pytest.mark.parametrize(
+    "text", ["fraud-1\0", "\0", "\udcff", "\U0001f52e" * 3000], ids=["nul", "only nul", "surrogate", "long"]
+)
+def test_text_that_no_row_can_hold_is_found_nowhere(store: Metadata, text: str) -> None:
+    store.add_release("fraud", "fraud-1", b"{}")
+    with pytest.raises(NotFoundError, match=r"no release .*There are 'fraud-1'"):
+        store.release(text)
+    with pytest.raises(NotFoundError, match="has no release"):
+        store.deploy("fraud", text, reason="", at=0)
+    with pytest.raises(NotFoundError, match="has no release"):
+        store.deploy(text, "fraud-1", reason="", at=0)
+    assert (store.live(text), store.definition(text), store.materialization(text)) == (None, None, None)
+    assert store.releases(text) == store.deployments(text) == store.datasets(text) == store.runs(text) == []
+    store.deploy("fraud", "fraud-1", reason="", at=0)
+    assert store.live("fraud") == "fraud-1"  # and the store goes on
+
+
 def test_the_same_span_again_adds_no_row(store: Metadata, url: str) -> None:
     for _ in range(3):
         store.record_span("payments", first=1, last=5, known=6, rows=10)

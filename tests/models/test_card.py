@@ -93,3 +93,13 @@ def test_a_card_loads_nothing_and_runs_nothing(release, page):
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert "default-src 'none'" in text
+
+
+def test_a_card_names_the_best_candidates_of_a_search_and_says_how_many_there_were(release):
+    tried = {"candidates": 48, "folds": 5, "best": [{"rank": 1, "mean": 0.9, "parameters": {"C": "0.1", "tol": "1.0"}}]}
+    page = _Page(card(replace(release, evidence={"search": tried})))
+    assert "Candidates of its search" in page.titles
+    assert ["1", "0.9", "C=0.1, tol=1.0"] in page.rows
+    assert "48 were tried on 5 folds of the training split; the first won. The best 1 are named here." in card(
+        replace(release, evidence={"search": tried})
+    )

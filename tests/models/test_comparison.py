@@ -54,6 +54,21 @@ def test_code_and_environment_are_told():
     ]
 
 
+def test_what_a_release_was_made_by_is_told():
+    searched = {"code": "c2", "search": {"candidates": 12, "folds": 5, "best": []}}
+    elsewhere = {"onboarded": "ONNX", "file_sha256": "f00d"}
+    before, after, other = (release_of("a", evidence=facts) for facts in ({"code": "c1"}, searched, elsewhere))
+    assert told(before, after) == [
+        ("code", "trainer", "c1", "c2"),
+        ("code", "search", None, "12 candidates, 5 folds"),
+    ]
+    assert told(before, other) == [
+        ("code", "trainer", "c1", None),
+        ("code", "made elsewhere", None, "ONNX"),
+        ("code", "file made elsewhere", None, "f00d"),
+    ]
+
+
 def test_the_statistics_of_the_training_rows_are_told_where_their_files_are_there(tmp_path):
     metadata = Metadata(f"sqlite:///{tmp_path / 'metadata.db'}")
     releases = []

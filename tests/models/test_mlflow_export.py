@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.models.worlds import World
+from tests.needs import need_module
 from windrow.errors import StoreError
 from windrow.models.mlflow_export import export_runs
 from windrow.models.search import Trial
 from windrow.models.tracking import Run, record_run
+from windrow.settings import Settings
 
-pytest.importorskip("mlflow", reason="an extra of its own")
+need_module("mlflow")
 
 TRIAL = Trial(number=0, parameters={"alpha": "1.0"}, scores=[0.5, None], mean=None, rank=1, seconds=0.1)
 RUN = Run(
@@ -29,9 +31,10 @@ RUN = Run(
 def test_a_run_is_read_back_from_mlflow_as_it_was_and_is_written_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # MLflow keeps the artefacts of a SQLite store beside where it runs
     world, uri = World(tmp_path), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    where = Settings.read({"WINDROW_HOME": str(tmp_path)})
     record_run(world.metadata, RUN)
-    assert export_runs("load", world.metadata, uri=uri) == ["load-1-abc"]
-    assert export_runs("load", world.metadata, uri=uri) == []
+    assert export_runs("load", uri=uri, settings=where) == ["load-1-abc"]
+    assert export_runs("load", uri=uri, settings=where) == []
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -63,4 +66,4 @@ def test_a_store_that_mlflow_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         StoreError, match=r"the MLflow store 'file' refuses: .*Next: give a store that can be written to"
     ):
-        export_runs("load", world.metadata, uri=f"file://{tmp_path / 'runs'}")
+        export_runs("load", uri=f"file://{tmp_path / 'runs'}", settings=Settings.read({"WINDROW_HOME": str(tmp_path)}))

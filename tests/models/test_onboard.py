@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +12,21 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tests.models.worlds import DAY, World, chargebacks, customers, fraud_world, payments
-from windrow import Entity, FeatureView, Gate, Label, Online, PredictionService, TimeSplit, feature_group
+from tests.models.elsewhere import dataset_of, service, world_of
+from tests.models.worlds import World
 from windrow.errors import ModelError
-from windrow.models.dataset import TrainingDataset, build_dataset, load_split
+from windrow.models.dataset import TrainingDataset, load_split
 from windrow.models.onboard import onboard
-
-card = Entity("card", card_id="int64")
-assert customers  # the group's parameter below names it
-
-
-@feature_group(card)
-def card_limit(customers):
-    return customers.select("card_id", "limit")
-
-
-def service() -> PredictionService:
-    view = FeatureView("fraud", spine=payments, features=[card_limit, payments.amount])
-    label = Label.joined(chargebacks, on="payment_id", absent=0, matures_after="10d")
-    return PredictionService(
-        "fraud", view, label, model=LogisticRegression, split=TimeSplit(test="15d"), gates=[Gate("auc", at_least=0.5)],
-        online=Online(unknown_entity="predict"),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    made = fraud_world(tmp_path_factory.mktemp("elsewhere"))
-    made.groups(service())
-    return made
+    return world_of(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")
 def dataset(world) -> TrainingDataset:
-    return build_dataset(service(), world.lake, world.metadata, now=60 * DAY, home=world.home)
+    return dataset_of(world)
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +378,38 @@ def test_an_mlflow_folder_of_another_flavour_names_those_that_are_read(dataset, 
     (tmp_path / "MLmodel").write_text("flavors:\n  pytorch:\n    model_data: data\n")
     with pytest.raises(ModelError, match=r"has flavours 'pytorch'.*Read are 'lightgbm', 'onnx', 'sklearn', 'xgboost'"):
         onboarded(tmp_path, dataset, world)
+
+
+def test_a_scikit_learn_model_of_lightgbm_is_read_as_its_trees_and_nothing_of_it_is_constructed(
+    train, dataset, world, tmp_path
+):
+    import joblib  # noqa: TID251 - written here to be onboarded
+    import lightgbm
+    from skops.io import dump
+
+    model = lightgbm.LGBMClassifier(n_estimators=5, min_child_samples=2, n_jobs=1, verbose=-1).fit(train.X, train.y)
+    dump(model, tmp_path / "m.skops")
+    joblib.dump(model, tmp_path / "m.joblib")
+    for name in ("m.skops", "m.joblib"):
+        release = onboarded(tmp_path / name, dataset, world, allow_code_execution=name.endswith("joblib"))
+        assert (release.backend, release.evidence["onboarded"]) == ("treelite", "LightGBM")
+        found = world.registry.load(release.id).predict(train.frame)
+        np.testing.assert_allclose(found, model.predict_proba(train.X)[:, 1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        (
+            {"__module__": "lightgbm.sklearn", "__class__": "LGBMRanker"},
+            r"holds a LGBMRanker of LightGBM, and its trees",
+        ),
+        ([1], r"m\.skops is not a skops file"),
+        (None, r"m\.skops is not a skops file"),
+    ],
+)
+def test_a_skops_file_that_is_laid_out_otherwise_is_refused(described, told, dataset, world, tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.skops", "w") as file:
+        file.writestr("schema.json" if described else "other", json.dumps(described))
+    with pytest.raises(ModelError, match=told):
+        onboarded(tmp_path / "m.skops", dataset, world)

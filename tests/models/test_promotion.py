@@ -89,9 +89,9 @@ def test_where_no_rule_is_in_the_way_nothing_is_signed(shop):
     assert shop.registry.history("toy")[0].override is None
 
 
-@pytest.mark.parametrize(("by", "reason"), [("", "why"), ("ada", " ")])
-def test_an_override_without_a_name_or_a_reason_is_none(by, reason):
-    with pytest.raises(DeclarationError, match='an override has no signature.*--override "why" --by "your name"'):
+@pytest.mark.parametrize(("by", "reason", "missing"), [("", "why", "signature"), ("ada", " ", "reason")])
+def test_an_override_without_a_name_or_a_reason_is_none(by, reason, missing):
+    with pytest.raises(DeclarationError, match=f'an override has no {missing}.*--override "why" --by "your name"'):
         Override(by=by, reason=reason)
 
 

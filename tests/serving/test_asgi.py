@@ -375,7 +375,21 @@ def test_the_card_of_a_release_is_served_by_its_address(fraud: Caller) -> None:
     assert b"<h1>Release fraud-9</h1>" in page.body
 
 
-@pytest.mark.parametrize("id", ["fraud-1", "absent", "../metadata.db", ""])
+@pytest.mark.parametrize("id", ["fraud-1", "absent", "../metadata.db", "", "\0", "fraud-1\0", ".", "\udcff"])
 def test_where_there_is_no_card_nothing_else_is_served(fraud: Caller, id: str) -> None:
     answer = fraud("GET", f"/ui/releases/{id}")
     assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/{}", "/ui/{}", "/ui/reports/{}/drift.html", "/ui/reports/fraud/{}.html", "/ui/releases/{}", "/{}"]
+)
+@pytest.mark.parametrize("text", ["\0", "fraud\0", "\udcff"], ids=["nul", "name and nul", "surrogate"])
+def test_an_address_with_characters_that_no_name_has_is_not_found(fraud: Caller, path: str, text: str) -> None:
+    answer = fraud("GET", path.format(text))
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("action", ["predict", "outcomes"])
+def test_a_service_whose_name_has_a_nul_is_not_found(fraud: Caller, action: str) -> None:
+    assert fraud("POST", f"/v1/fraud\0/{action}", {}).status == 404

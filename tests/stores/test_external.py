@@ -132,6 +132,17 @@ def test_one_row_is_asked_for_by_its_key_and_time_alone(bank: str) -> None:
 
 
 @pg
+def test_a_key_that_postgres_cannot_hold_is_not_found_and_hides_no_other(bank: str) -> None:
+    plans = external_group(
+        "plans", Entity("plan", plan="string"), connect=PLACE, event_time="since", features={"limit": "float64"},
+        columns={"limit": "eur"},
+    )  # fmt: skip
+    keys = pa.array(["b\0", "x", "\0"])
+    made = join(plans, spine=pa.table({"plan": keys, "event_time": times(*["2026-02-01"] * 3)}))
+    assert (made["limit"].to_pylist(), made["plans_v1__status"].to_pylist()) == ([None, 1.0, None], [2, 0, 2])
+
+
+@pg
 def test_a_value_that_has_expired_is_expired_and_not_unknown(bank: str) -> None:
     made = join(limits(ttl="1d"), (7, "2026-01-05"), (7, "2026-03-01"))
     assert said(made) == ([None, None], [3, 3])

@@ -99,11 +99,19 @@ def _diff(settings: Settings, name: str, service: str, *, days: int | None, as_j
     if as_json:
         show_json(found)
         return
+    if found.before == found.after:
+        say(f"Branch {name} answers with {found.after} too. Next: WINDROW_BRANCH={name} windrow run {service}")
+        return
     crossed = "" if found.classes is None else f", {found.classes} to another class"
     say(f"{found.before} -> {found.after}: {found.changed} of {found.rows} predictions differ{crossed}.")
     say(
         f"By {found.mean:.3g} on average and {found.most:.3g} at most; {found.unanswered} rows only one of them answers."
     )
+    if found.by_class:
+        rows = [
+            {"class": name, "mean": f"{of.mean:.3g}", "most": f"{of.most:.3g}"} for name, of in found.by_class.items()
+        ]
+        show(rows, as_json=False, title="By class", empty="")
     show(found.largest, as_json=False, title="The largest differences", empty="Every answer is the same.")
 
 

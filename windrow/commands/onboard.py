@@ -79,5 +79,7 @@ def _tell(release: Release, *, as_json: bool) -> None:
         show_json(facts)
     else:
         show([{**facts, "metrics": metrics}], as_json=False, title="Onboarded")
-    step = f"windrow promote {release.service} {release.id}" if release.passed else "look at the failed gates"
-    say(f"Next: {step}", as_json=as_json)
+    for gate in () if release.passed else release.failed(release.created_at):
+        say(f"Gate failed: {gate.why}", as_json=as_json, style="yellow")
+    sign = "" if release.passed else ' --override "why" --by "your name", or improve it'
+    say(f"Next: windrow promote {release.service} {release.id}{sign}", as_json=as_json)

@@ -42,7 +42,8 @@ def command(service: str, release: str, *, reason: str, override: str | None, by
         signed = registry.promote(service, release, reason=override or reason, override=signed_by(override, by))
     if as_json:
         show_json({"service": service, "live": release, "before": before, "override": signed})
-    say(f"{release} answers for {service} now (before: {before or 'none'}).", as_json=as_json)
+    told = "already" if before == release else f"now (before: {before or 'none'})"
+    say(f"{release} answers for {service} {told}.", as_json=as_json)
     if override and not as_json:
         say(
             f"Signed by {by}: {'; '.join(signed.objections)}." if signed else "No rule was in the way: nothing to sign."

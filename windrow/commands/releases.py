@@ -38,7 +38,10 @@ def _answered(registry: Registry, service: str, at: str, *, as_json: bool) -> No
     from windrow.clock import from_micros, parse_time
     from windrow.errors import TimeError
 
-    moment = parse_time(at)
+    try:
+        moment = parse_time(at)
+    except TimeError as error:
+        raise TimeError(f"--at {at!r}: {error.what}", next_step=error.next_step) from None
     if moment > time.time_ns() // 1000:
         raise TimeError(
             f"{at} is yet to come, and nobody knows what will answer then",

@@ -72,7 +72,8 @@ def show_run(done: RunResult, *, as_json: bool) -> None:
         facts = [{"asset": s.key, "partitions": s.partitions, "facts": s.facts} for s in done.steps]
         show_json({"service": done.service, "seconds": done.seconds, "steps": facts, "checks": done.checks})
         return
-    show(rows, as_json=False, title=f"{done.service}: {len(rows)} assets in {done.seconds:.1f} s")
+    count = "1 asset" if len(rows) == 1 else f"{len(rows)} assets"
+    show(rows, as_json=False, title=f"{done.service}: {count} in {done.seconds:.1f} s")
     for name in failed:
         say(f"Check failed: {name}", style="yellow")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from windrow.clock import from_micros, spoken
 from windrow.features.contract import Contract
@@ -37,6 +38,7 @@ def card(release: Release) -> str:
         "What it is": _facts(_what(release)),
         "Data": _facts(_data(release)),
         "How good it is": _table(("metric", "model", "baseline"), _metrics(release)) + _meant(release),
+        "Candidates of its search": _search(release.evidence.get("search")),
         "Gates": _gates(release),
         "Ways to answer, each proven equal to the original": _ways(release) + _facts(_parity(release)),
         "Features": _table(("feature", "dtype", "may be missing", "from"), _features(release.contract)),
@@ -103,6 +105,20 @@ def _meant(release: Release) -> str:
     if release.task != "multiclass":
         return ""
     return "<p>auc is the mean over classes of each against all others; brier sums over classes.</p>"
+
+
+def _search(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    best = found["best"]
+    shown = "" if len(best) == found["candidates"] else f" The best {len(best)} are named here."
+    rows = [(trial["rank"], _number(trial["mean"]), _assigned(trial["parameters"])) for trial in best]
+    told = f"<p>{found['candidates']:,} were tried on {found['folds']} folds of the training split; the first won.{shown}</p>"
+    return told + _table(("rank", "mean score, higher is better", "parameters"), rows)
+
+
+def _assigned(parameters: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in parameters.items())
 
 
 def _gates(release: Release) -> str:

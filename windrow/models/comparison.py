@@ -105,7 +105,17 @@ def _code(release: Release) -> Facts:
     groups = {f"group {name}": print_ for name, print_ in release.groups.items()}
     chosen = {f"parameter {name}": str(value) for name, value in release.evidence.get("parameters", {}).items()}
     facts = {"view": release.view_fingerprint, **groups, "on-demand functions": release.contract.on_demand_source}
-    return {**facts, "estimator": str(release.evidence.get("estimator", "")), **chosen}
+    return {**facts, **_made(release), "estimator": str(release.evidence.get("estimator", "")), **chosen}
+
+
+def _made(release: Release) -> Facts:
+    """By what it was made: code of a trainer, a search of its own, a file from elsewhere."""
+    named = {"code": "trainer", "onboarded": "made elsewhere", "file_sha256": "file made elsewhere"}
+    facts = {words: str(release.evidence[name]) for name, words in named.items() if name in release.evidence}
+    search: Mapping[str, Any] | None = release.evidence.get("search")
+    return (
+        facts if search is None else facts | {"search": f"{search['candidates']} candidates, {search['folds']} folds"}
+    )
 
 
 def _serving(release: Release) -> Facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, listed
 from windrow.features.contract import Frame, matrix
+from windrow.models.foreign_lightgbm import wrapped_text
 from windrow.models.foreign_onnx import Portable, read_portable
 from windrow.models.runtime import SklearnModel
 
@@ -46,7 +48,7 @@ class Foreign(msgspec.Struct, kw_only=True):
     source
         What it is, in words.
     inputs
-        Empty where the file does not name them; then only `width` is known.
+        In the model's order; empty where nothing names them: then only `width` is known.
     estimator
         The scikit-learn estimator, if it is one.
     portable
@@ -111,7 +113,17 @@ def read_foreign(path: Path, *, allow_code_execution: bool = False) -> Foreign:
 
 
 def _skops(path: Path) -> Foreign:
-    return _estimator(path.read_bytes(), where=path.name, source="skops")
+    return _stored(path.read_bytes(), path, source="skops")
+
+
+def _stored(payload: bytes, path: Path, *, source: str) -> Foreign:
+    text = wrapped_text(payload, where=path.name)
+    if text is None:
+        return _estimator(payload, where=path.name, source=source)
+    with TemporaryDirectory(prefix="windrow-") as folder:  # treelite reads files only
+        plain = Path(folder) / f"{path.stem}.txt"
+        plain.write_text(text, encoding="utf-8")
+        return _lightgbm(plain)
 
 
 def _estimator(payload: bytes, *, where: str, source: str) -> Foreign:
@@ -212,7 +224,7 @@ def _joblib(path: Path, *, allowed: bool) -> Foreign:
         )
     from windrow.models.unpickle import converted
 
-    return _estimator(converted(path), where=path.name, source="joblib, converted to skops in another process")
+    return _stored(converted(path), path, source="joblib, converted to skops in another process")
 
 
 def _mlflow(folder: Path, *, allow_code_execution: bool) -> Foreign:

@@ -66,6 +66,7 @@ def check_inputs(found: Foreign, contract: Contract, *, where: str) -> None:
     """Raise `ModelError` unless a model asks for exactly the view's columns, of their kinds."""
     names = list(contract.feature_names)
     wrong = _renamed(found.inputs, names) + _other_kinds(found.inputs, contract)
+    wrong += [] if wrong else _misplaced(found, names)
     if found.width is not None and found.width != len(names) and not wrong:
         wrong = [f"it takes {found.width} inputs, the view has {len(names)}"]
     if wrong:
@@ -85,6 +86,16 @@ def _renamed(inputs: list[Input], names: list[str]) -> list[str]:
         close = get_close_matches(name, names, n=1, cutoff=0.5)
         told.append(f"{name!r} is not in the view" + (f" (did you mean {close[0]!r}?)" if close else ""))
     return told + [f"the view's {name!r} is not among its inputs" for name in names if name not in asked]
+
+
+def _misplaced(found: Foreign, names: list[str]) -> list[str]:
+    """A model that takes a matrix knows its columns by their places only, whatever its signature calls them."""
+    matrix = found.portable is not None and found.portable.layout == "matrix"
+    unnamed = found.estimator is not None and not hasattr(found.estimator, "feature_names_in_")
+    asked = [i.name for i in found.inputs]
+    if not (matrix or unnamed) or not asked or asked == names:
+        return []
+    return [f"it takes its columns by their places, {', '.join(asked)}, and the view gives {', '.join(names)}"]
 
 
 def _other_kinds(inputs: list[Input], contract: Contract) -> list[str]:

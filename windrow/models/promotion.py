@@ -39,8 +39,9 @@ class Override(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not (self.by.strip() and self.reason.strip()):
+            missing = "reason" if self.by.strip() else "signature"
             raise DeclarationError(
-                "an override has no signature", next_step='give both: --override "why" --by "your name"'
+                f"an override has no {missing}", next_step='give both: --override "why" --by "your name"'
             )
 
 

@@ -117,7 +117,8 @@ class Registry:
         earlier = [d.release for d in self._metadata.deployments(service) if live is None or d.release != live.id]
         if not earlier:
             raise NotFoundError(
-                f"service {service!r} never had another live release", next_step=f"run windrow releases {service}"
+                f"service {service!r} never had another live release",
+                next_step=f"run windrow run {service} for a new one, or windrow promote {service} RELEASE",
             )
         release = self.release(earlier[-1])
         found = stale_groups(release, self._metadata, clock=self._clock, besides=live) if self._clock else []

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ _LOOK, _LINE = 0.2, 10.0  # seconds between two looks, and between two lines of 
 _TASK = "candidate-split-evaluation"  # scikit-learn's name for one candidate fitted on one fold
 _GROUP_FOLDS = 5
 _LONGEST = 200
+_NAMED = 20  # candidates; the tracking table has them all
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,19 +78,28 @@ def is_search(estimator: Any) -> bool:
 
 def with_folds(search: Any, service: PredictionService, learn: Split) -> Any:
     """Return the search with folds that fit the service's split, if it was left to choose (``cv=None``)."""
-    if search.cv is not None:
-        return search
+    return search if search.cv is not None else search.set_params(cv=folds_of(service, learn))
+
+
+def folds_of(service: PredictionService, learn: Split) -> Any:
+    """Return a ``cv=`` that keeps to the service's split: by time, by group or both; None where any folds do.
+
+    Raises
+    ------
+    DataError
+        If the rows are of too short a time for a single fold.
+    """
     times, split = learn.rows[EVENT_TIME].cast("int64").to_numpy(), service.split
     groups = None if (name := group_of(split)) is None else _texts(learn, name)
     if isinstance(split, TimeSplit) and len(np.unique(times)) > 1:
         labels = learn.y if service.label.binary or service.label.multiclass else None
-        return search.set_params(cv=TimeFolds(times, gap=split.gap, groups=groups, labels=labels))
+        return TimeFolds(times, gap=split.gap, groups=groups, labels=labels)
     if isinstance(split, TimeSplit | GroupSplit) and groups is not None:
         from sklearn.model_selection import GroupKFold
 
         folds = min(_GROUP_FOLDS, len(np.unique(groups)))
-        return search.set_params(cv=list(GroupKFold(folds).split(learn.X, learn.y, groups)))
-    return search
+        return list(GroupKFold(folds).split(learn.X, learn.y, groups))
+    return None
 
 
 def best_of(search: Any, *, where: str) -> Any:
@@ -122,6 +132,20 @@ def trials_of(search: Any) -> list[Trial]:
         )
         for number, parameters in enumerate(found["params"])
     ]  # fmt: skip
+
+
+def summary_of(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return what a release says of the search that it won: how many were tried, and the best of them.
+
+    Examples
+    --------
+    >>> tried = Trial(number=0, parameters={"alpha": "1.0"}, scores=[0.5, 0.7], mean=0.6, rank=1, seconds=0.1)
+    >>> summary_of([tried])
+    {'candidates': 1, 'folds': 2, 'best': [{'rank': 1, 'mean': 0.6, 'parameters': {'alpha': '1.0'}}]}
+    """
+    best = sorted(trials, key=lambda trial: trial.rank)[:_NAMED]
+    named = [{"rank": t.rank, "mean": t.mean, "parameters": t.parameters} for t in best]
+    return {"candidates": len(trials), "folds": len(trials[0].scores), "best": named}
 
 
 def texts(parameters: dict[str, Any]) -> dict[str, str]:

@@ -11,7 +11,17 @@ from windrow.features.kinds import check_kind
 
 
 @dataclass(frozen=True)
-class RandomSplit:
+class _Shares:
+    test: float = 0.25
+    validation: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_shares(self)
+
+
+@dataclass(frozen=True)
+class RandomSplit(_Shares):
     """Test and validation rows drawn at random, the same for one `seed`; for data of a single time.
 
     Parameters
@@ -25,16 +35,9 @@ class RandomSplit:
     0.25
     """
 
-    test: float = 0.25
-    validation: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_shares(self)
-
 
 @dataclass(frozen=True)
-class StratifiedSplit:
+class StratifiedSplit(_Shares):
     """Rows drawn at random from each class of the label alone, so that every split has the same share of it.
 
     Parameters
@@ -47,13 +50,6 @@ class StratifiedSplit:
     >>> StratifiedSplit(test=0.2, validation=0.1).validation
     0.1
     """
-
-    test: float = 0.25
-    validation: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_shares(self)
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ def describe_split(split: Split) -> dict[str, Any]:
     return told
 
 
-def _check_shares(split: DrawnSplit) -> None:
+def _check_shares(split: _Shares | GroupSplit) -> None:
     kind = type(split).__name__
     check_kind(split.seed, int, where=f"seed= of {kind}()", example="seed=0")
     for name, share in (("test", split.test), ("validation", split.validation)):

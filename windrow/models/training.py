@@ -30,7 +30,7 @@ from windrow.models.policies import Policies
 from windrow.models.registry import Registry
 from windrow.models.release import EXPLAIN_MS, DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
-from windrow.models.search import Say
+from windrow.models.search import Say, summary_of
 from windrow.models.service import PredictionService
 from windrow.models.splits import TEST, TRAIN, VALIDATION
 from windrow.models.tracking import Run, code_of, parameters_of, record_run, run_of
@@ -180,6 +180,7 @@ def _run_facts(
     with few_threads():
         answers = SklearnModel(estimator, task=task_for(service)).predict(test.frame)
     return {
+        **({"search": summary_of(fitted.trials)} if fitted.trials else {}),
         "estimator": type(estimator).__name__,
         "parameters": parameters_of(estimator),
         "code": code or code_of(service),

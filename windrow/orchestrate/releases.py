@@ -1,6 +1,6 @@
 """Training datasets and releases as the assets need them: the newest, the live one, and a new one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,7 @@ from windrow.errors import ModelError, NotFoundError
 from windrow.models.service import PredictionService
 from windrow.orchestrate.checks import gate_results
 from windrow.orchestrate.factories import Events
-from windrow.orchestrate.facts import Metadata, comparison, report_address
+from windrow.orchestrate.facts import Metadata, comparison, report_address, table_of
 from windrow.orchestrate.resources import Stores
 from windrow.schema import fingerprint
 
@@ -146,8 +146,21 @@ def _release_facts(release: "Release") -> Metadata:
     facts |= {"answers with": release.backend, "parity": dg.MetadataValue.json(release.parity)}
     facts |= {"answers batches with": release.batch_backend or release.backend}
     facts |= {f"{name}, rows/s in batch": way.rows_per_second for name, way in release.backends.items()}
+    facts |= _search_facts(release.evidence.get("search"))
     facts |= {"why not compiled": release.backend_reason} if release.backend_reason else {}
     return {**facts, "dataset": release.dataset.id, "dataset rows": release.dataset.rows}
+
+
+def _search_facts(found: Mapping[str, Any] | None) -> Metadata:
+    if found is None:
+        return {}
+    names = list(dict.fromkeys(name for trial in found["best"] for name in trial["parameters"]))
+    rows = [[str(t["rank"]), *(t["parameters"].get(n, "") for n in names), _score(t["mean"])] for t in found["best"]]
+    return {"candidates": found["candidates"], "search": table_of(["rank", *names, "mean score"], rows)}
+
+
+def _score(mean: float | None) -> str:
+    return "could not be fitted" if mean is None else f"{mean:.5g}"
 
 
 def _others(release: "Release") -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from windrow.errors import NotFoundError, StoreError, listed
 from windrow.stores.metadata import tables
@@ -390,7 +390,10 @@ class Metadata:
 
     def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
         with guarded(self._database), self._database.engine.connect() as connection:
-            return list(connection.execute(query).all())
+            try:
+                return list(connection.execute(query).all())
+            except (DataError, UnicodeEncodeError):
+                return []  # asked for text that the database cannot hold, such as a NUL: so no row has it
 
 
 def _json(document: dict[str, Any]) -> str:
