@@ -98,8 +98,9 @@ class Bundle:
             return self.predict(frame)
         if self._refuses:
             self._check(frame)
+        model = self._batch_model  # loaded first: it may bring native code, whose threads are to be few as well
         with few_threads():
-            return self._batch_model.predict(frame)
+            return model.predict(frame)
 
     @cached_property
     def _batch_model(self) -> Model:
@@ -150,8 +151,9 @@ class Bundle:
         return worst
 
     def _check(self, frame: Frame) -> None:
+        odd = [name for name in {name for _, name in self._refuses} if not np.isfinite(frame[name]).all()]
         for test, name in self._refuses:
-            if test(frame[name]).any():
+            if name in odd and test(frame[name]).any():
                 kind = "missing" if test is np.isnan else "infinite"
                 raise ModelError(
                     f"the model of release {self.id!r} does not take a {kind} value of {name!r}",
