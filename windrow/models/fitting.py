@@ -100,8 +100,8 @@ def _fitted(estimator: Any, service: PredictionService, learn: Split, *, say: Sa
                 return search.fit(learn.X, learn.y)
     except WindrowError:
         raise
-    except Exception as error:
-        # The estimator is the project's own code and may raise anything; the cause is kept.
+    except (Exception, SystemExit) as error:
+        # The estimator is the project's own code and may raise anything, and end the process too; the cause is kept.
         raise ModelError(
             f"the estimator of service {service.name!r} cannot be fitted: {type(error).__name__}: {_short(error)}",
             exists=f"The view's columns are {listed(service.view.contract.feature_names, shown=40)}",
@@ -237,5 +237,5 @@ def places_of(service: PredictionService) -> list[int]:
     return [0, 1] if service.label.binary else []
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
