@@ -191,13 +191,18 @@ def write_bundle(folder: Path, release: Release, files: Mapping[str, bytes]) -> 
             _write(beside / name, data)
         os.rename(beside, folder)
     except OSError as error:
-        raise StoreError(
-            f"release {release.id!r} cannot be written to {folder.parent}: {error.strerror}",
-            next_step="free space or set WINDROW_HOME to a writable folder, then train again",
-        ) from error
+        raise unwritable(release, folder.parent, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def unwritable(release: Release, folder: Path, error: OSError) -> StoreError:
+    """Return the error that a release cannot be written into a folder."""
+    return StoreError(
+        f"release {release.id!r} cannot be written to {folder}: {error.strerror}",
+        next_step="free space or set WINDROW_HOME to a writable folder, then train again",
+    )
 
 
 def load_bundle(folder: Path, release: Release | None = None) -> Bundle:

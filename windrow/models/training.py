@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
 from windrow.models.golden import against
 from windrow.models.metrics import metrics_of
 from windrow.models.packing import environment, hashes, pack
-from windrow.models.registry import Registry
+from windrow.models.registry import Finished, Registry
 from windrow.models.release import DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.search import Say
@@ -112,18 +111,19 @@ def register(
     """
     held_out = load_split(dataset, service.view.contract, TEST)
     files = pack(compiled, service.view.contract, held_out.frame)
-    release = _release(
-        service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
-    )
+    release = _release(service, dataset, compiled, hashes(files), judged=judged)
     evidence = {name: value for name, value in facts.items() if name not in ("curves", "trials")}
     release = msgspec.structs.replace(release, evidence=evidence)
     release = _judged(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
-    files[card.FILE] = card.card(release).encode()
-    release = msgspec.structs.replace(release, files=hashes(files))
-    registry.register(release, files)
+    release = registry.register_next(release, lambda numbered: _with_card(numbered, files))
     kept = {"parameters": {}} | {name: value for name, value in facts.items() if name in Run.__struct_fields__}
     record_run(metadata, run_of(release, seconds=time.perf_counter() - begin, **kept))
     return release
+
+
+def _with_card(release: Release, files: dict[str, bytes]) -> Finished:
+    whole = {**files, card.FILE: card.card(release).encode()}
+    return msgspec.structs.replace(release, files=hashes(whole)), whole
 
 
 def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: Any, *, split: str = TEST) -> Metrics:
@@ -199,11 +199,12 @@ def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArra
 
 def _release(
     service: PredictionService, dataset: TrainingDataset, compiled: Compiled, files: dict[str, str], *,
-    judged: Metrics, number: int,
+    judged: Metrics,
 ) -> Release:  # fmt: skip
+    """Return the candidate: it is numbered when it is registered, and no one else can take the number then."""
     contract = service.view.contract
     return Release(
-        id=f"{service.name}-{number}-{os.urandom(3).hex()}", service=service.name, number=number,
+        id=f"{service.name}-candidate", service=service.name, number=0,
         created_at=time.time_ns() // 1000, task=compiled.task, contract=contract, label=service.label.describe(),
         view_fingerprint=contract.fingerprint, groups={g.table_name: g.fingerprint for g in service.view.groups},
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),
