@@ -89,11 +89,24 @@ def test_two_releases_are_compared_by_their_ids(project: Path) -> None:
 
 
 def test_an_override_needs_a_name_and_is_not_signed_where_no_rule_is_in_the_way(project: Path) -> None:
-    newest = _json(project, "releases", "bakery")[0]["release"]
-    nameless = _command(project, "promote", "bakery", newest, "--override", "because")
+    newest, older = (row["release"] for row in _json(project, "releases", "bakery"))
+    nameless = _command(project, "promote", "bakery", older, "--override", "because")
     assert (nameless.returncode, "an override has no signature" in nameless.stderr) == (1, True)
-    done = _command(project, "promote", "bakery", newest, "--override", "because", "--by", "ada")
+    done = _command(project, "promote", "bakery", older, "--override", "because", "--by", "ada")
     assert (done.returncode, "No rule was in the way" in done.stdout) == (0, True)
+    assert _json(project, "promote", "bakery", newest)["before"] == older
+
+
+def test_promoting_what_is_live_says_so_and_adds_nothing(project: Path) -> None:
+    live, history = (
+        _json(project, "releases", "bakery")[0]["release"],
+        _json(project, "releases", "bakery", "--history"),
+    )
+    done = _command(project, "promote", "bakery", live)
+    assert (done.returncode, done.stdout.strip()) == (0, f"{live} is live already: nothing was changed.")
+    again = _json(project, "promote", "bakery", live)
+    assert again == {"service": "bakery", "live": live, "before": live, "override": None}
+    assert _json(project, "releases", "bakery", "--history") == history
 
 
 def test_promoting_a_release_that_is_not_there_names_those_that_are(project: Path) -> None:
@@ -261,7 +274,7 @@ def test_up_answers_declared_streams_and_begins_a_killed_follower_again(streamin
 
 def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
     first = _json(project, "releases", "bakery")[-1]["release"]  # the one that the demo asked
-    assert _command(project, "promote", "bakery", first).returncode in (0, 1)  # 1: it is live already
+    assert _command(project, "promote", "bakery", first).returncode == 0
     report = _json(project, "audit", "bakery")
     assert report["rows"] > 0
     assert (report["equal"], report["passed"]) == (report["rows"], True)

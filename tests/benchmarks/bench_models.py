@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -24,7 +25,7 @@ from windrow.models.compile import Compiled, compile_estimator
 from windrow.models.packing import pack
 from windrow.models.runtime import batch_threads, few_threads
 
-WIDTH, TRAINED, TURNS = 20, 5_000, 5
+WIDTH, TRAINED, TURNS = 20, 5_000, 9
 BATCH = {"small": 100_000, "full": 1_000_000}[os.environ.get("BENCH_SIZE", "small")]
 CONTRACT: Contract = contract_of(**{f"f{i}": "float64" for i in range(WIDTH)})
 
@@ -97,10 +98,9 @@ def _batch(name: str, fitted: Any, compiled: Compiled, bundle: Bundle, *, missin
     if "onnx" in compiled.models:
         other = _onnx(compiled)
         ways["ONNX"] = lambda: other.predict(frame)
-    peers = dict.fromkeys(ways, float("inf"))
-    with few_threads():
-        for _ in range(TURNS):  # by turns, so that other processes spoil all alike
-            peers = {way: min(peers[way], elapsed(call)) for way, call in ways.items()}
+    with few_threads():  # by turns, and the middle one of each, so that other processes spoil all alike
+        turns = [{way: elapsed(call) for way, call in ways.items()} for _ in range(TURNS)]
+    peers = {way: median(turn[way] for turn in turns) for way in ways}
     ours = peers.pop("ours")
     peer = min(peers, key=lambda each: peers[each])
     return Row(

@@ -128,6 +128,26 @@ def test_a_release_never_changes_its_contents(store: Metadata) -> None:
     assert store.release("churn-1") == b"a"
 
 
+def test_a_release_that_was_numbered_too_early_is_not_added(store: Metadata) -> None:
+    assert store.add_release("churn", "churn-1", b"a", after=0)
+    assert store.add_release("fraud", "fraud-1", b"a", after=0)
+    assert not store.add_release("churn", "churn-other", b"b", after=0)
+    assert [r.id for r in store.releases("churn")] == ["churn-1"]
+
+
+def test_of_releases_that_are_added_at_once_after_the_same_number_one_is(store: Metadata, url: str) -> None:
+    def add(place: int) -> bool:
+        own = Metadata(url)
+        try:
+            return own.add_release("churn", f"churn-{place}", b"a", after=0)
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(add, range(6))) == [False] * 5 + [True]
+    assert len(store.releases("churn")) == 1
+
+
 def test_an_unknown_release_error_lists_what_there_is(store: Metadata) -> None:
     store.add_release("churn", "churn-1", b"a")
     with pytest.raises(NotFoundError, match="no release 'churn-2'. There are 'churn-1'"):

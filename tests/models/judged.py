@@ -60,4 +60,4 @@ def candidate(truth: Any, score: Any, *, features: Frame | None = None, **option
     metrics = metrics_of(task, truth, frame["score"].astype(float))
     rows = pa.table({"row": list(range(len(truth))), **options})
     made = bundle(release_of(*frame, metrics=metrics, baseline={"auc": 0.5}, p99_ms=50.0, task=task, **named))
-    return Candidate(made, Split(frame, None, truth, rows), **others)  # type: ignore[arg-type]
+    return Candidate(made, Split(frame, truth, rows), **others)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import GridSearchCV
 
 from tests.models.worlds import DAY, World, fraud, fraud_world, linear
@@ -57,6 +60,15 @@ def stops(train):
     raise ZeroDivisionError("no luck")
 
 
+def leaves(train):
+    sys.exit(3)
+
+
+class Leaves(DummyClassifier):
+    def fit(self, X, y, sample_weight=None):
+        sys.exit(3)
+
+
 def test_a_trainer_that_asks_for_the_validation_split_is_given_it(dataset):
     fit(service(fit_with_validation), dataset)
     assert GIVEN["days"] == [28, 38]
@@ -85,6 +97,16 @@ def test_a_trainer_that_fits_nothing_is_refused(dataset):
 def test_a_trainer_that_fails_is_told_where(dataset):
     with pytest.raises(DeclarationError, match=r"fails: ZeroDivisionError: no luck. It stops at .*test_fitting.py"):
         fit(service(stops), dataset)
+
+
+def test_a_trainer_that_ends_the_process_is_named(dataset):
+    with pytest.raises(DeclarationError, match=r"trainer of service 'fraud' \(.*leaves\) fails: it ends the process \(sys.exit\(3\)\). It stops at .*test_fitting.py.*Next: raise an error"):  # fmt: skip
+        fit(service(leaves), dataset)
+
+
+def test_an_estimator_that_ends_the_process_is_named(dataset):
+    with pytest.raises(ModelError, match=r"the estimator of service 'fraud' cannot be fitted: SystemExit: 3"):
+        fit(fraud(model=lambda: Leaves(), split=SPLIT), dataset)
 
 
 def test_a_service_has_one_trainer():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -226,6 +228,6 @@ def test_a_search_over_three_classes_leaves_out_folds_of_one_class(dataset):
             return cv
 
     learn = load_split(dataset, view.contract, "train")
-    late = learn._replace(y=np.where(np.arange(len(learn.y)) < len(learn.y) // 2, 0.0, learn.y))
+    late = replace(learn, y=np.where(np.arange(len(learn.y)) < len(learn.y) // 2, 0.0, learn.y))
     assert with_folds(Grid(), football(), learn).get_n_splits() == 5
     assert with_folds(Grid(), football(), late).get_n_splits() == 2

@@ -104,18 +104,19 @@ def test_an_override_does_not_promote_a_damaged_release(shop, tmp_path):
 
 def test_a_waived_gate_promotes_until_the_waiver_ends(shop):
     end = parse_time("2030-01-01")
-    id = shop.add(1, gates=[msgspec.structs.replace(FAILED, waived=Waived("the board", until=end))])
+    gates = [msgspec.structs.replace(FAILED, waived=Waived("the board", until=end))]
+    id, late = shop.add(1, gates=gates), shop.add(2, gates=gates)
     shop.registry.promote("toy", id, reason="waived", at=end - 1)
     with pytest.raises(ModelError, match=r"gate_auc failed: .* \(its waiver ended on 2030-01-01\)"):
-        shop.registry.promote("toy", id, reason="too late", at=end)
+        shop.registry.promote("toy", late, reason="too late", at=end)
 
 
 def test_a_group_without_materialisation_for_twice_its_schedule_is_in_the_way(shop):
     shop.known(day=100)
     shop.metadata.record_materialization("features/card_v1")
-    id = shop.add(1, groups={"card_v1": "abc"}, schedule="@daily")
+    first, id = (shop.add(number, groups={"card_v1": "abc"}, schedule="@daily") for number in (1, 2))
     shop.known(day=102)
-    shop.registry.promote("toy", id, reason="two days are allowed")
+    shop.registry.promote("toy", first, reason="two days are allowed")
     shop.known(day=103)
     with pytest.raises(
         ModelError,

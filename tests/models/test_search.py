@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - makes the next import possible
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, KFold, RandomizedSearchCV
+from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, KFold, RandomizedSearchCV, TimeSeriesSplit
 
 from tests.models.worlds import HOUR, World, load, load_world, ridge
-from windrow import GroupSplit, TimeSplit
+from windrow import GroupSplit, RandomSplit, TimeSplit
 from windrow.errors import DataError, ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.fitting import fit
@@ -114,16 +115,47 @@ def test_a_search_scores_its_folds_as_scikit_learn_does_by_hand(dataset):
     assert made.trials[1].scores == pytest.approx(by_hand)
 
 
-def test_a_search_that_chose_its_own_folds_keeps_them(dataset):
-    own, learn = KFold(3), load_split(dataset, load().view.contract, "train")
-    assert with_folds(GridSearchCV(Ridge(), ALPHAS, cv=own), load(), learn).cv is own
+@pytest.mark.parametrize(
+    ("own", "split"), [(TimeSeriesSplit(3), TimeSplit("6h")), (KFold(3, shuffle=True), RandomSplit())], ids=["time", "random"]
+)  # fmt: skip
+def test_a_search_that_chose_its_own_folds_keeps_them(dataset, own, split):
+    learn = load_split(dataset, load().view.contract, "train")
+    assert with_folds(GridSearchCV(Ridge(), ALPHAS, cv=own), load(split=split), learn).cv is own
+
+
+def _one_fold(later: bool):
+    yield (np.arange(10, 20), np.arange(10)) if later else (np.arange(10), np.arange(10, 20))
+
+
+@pytest.mark.parametrize("cv", [KFold(3), KFold(3, shuffle=True, random_state=0), _one_fold(True)], ids=repr)
+def test_folds_of_its_own_that_look_ahead_are_refused_where_the_service_splits_by_time(dataset, cv):
+    with pytest.raises(ModelError, match=r"GridSearchCV of service 'load' with cv=.* looks ahead: fold 1 of .* is fitted on \d+ rows that are later than .*leave cv= out"):  # fmt: skip
+        fit(load(model=lambda: GridSearchCV(Ridge(), ALPHAS, cv=cv)), dataset)
+
+
+def test_a_number_of_folds_says_how_many_and_they_are_made_in_time(dataset):
+    learn = load_split(dataset, load().view.contract, "train")
+    made = with_folds(GridSearchCV(Ridge(), ALPHAS, cv=3), load(), learn).cv
+    assert (type(made), made.get_n_splits()) == (TimeFolds, 3)
+
+
+def test_folds_of_its_own_that_can_be_read_once_only_are_searched_over(dataset):
+    made = fit(load(model=lambda: GridSearchCV(Ridge(), ALPHAS, cv=_one_fold(False))), dataset)
+    assert [len(trial.scores) for trial in made.trials] == [1, 1, 1]
+
+
+def test_folds_of_its_own_keep_the_gap_of_the_split(dataset):
+    learn = load_split(dataset, load().view.contract, "train")
+    search = GridSearchCV(Ridge(), ALPHAS, cv=TimeSeriesSplit(3))
+    with pytest.raises(ModelError, match=r"less than the gap of 3h before it"):
+        with_folds(search, load(split=TimeSplit("6h", gap="3h")), learn)
 
 
 def test_a_split_by_group_searches_by_group(world, tmp_path):
     service = load(split=GroupSplit("meter", 0.5))
     made = build_dataset(service, world.lake, world.metadata, now=48 * HOUR, home=tmp_path)
     learn = load_split(made, service.view.contract, "train")
-    both = learn._replace(rows=learn.rows.set_column(0, "meter", pa.array(["a", "b"] * (len(learn.y) // 2) + ["a"] * (len(learn.y) % 2))))  # fmt: skip
+    both = replace(learn, rows=learn.rows.set_column(0, "meter", pa.array(["a", "b"] * (len(learn.y) // 2) + ["a"] * (len(learn.y) % 2))))  # fmt: skip
     folds = with_folds(GridSearchCV(Ridge(), ALPHAS), service, both).cv
     names = np.array(both.rows["meter"].to_pylist())
     assert [(set(names[a]), set(names[b])) for a, b in folds] in (

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from tests.models.worlds import DAY, HOUR, World, fraud, fraud_world, linear, load, load_world
-from windrow import BetterThanGolden, Gate, Notebook, Online, Slices
+from windrow import BetterThanGolden, Gate, Notebook, Online, Slices, TimeSplit
 from windrow.errors import ModelError
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.fitting import fit
@@ -85,6 +85,35 @@ def test_a_release_brings_training_rows_and_the_source_columns_of_its_features(d
         "share": ["customers.limit", "payments.amount"],
     }
     assert found.immutable == []
+
+
+def test_a_training_reads_each_split_once(world, tmp_path, monkeypatch):
+    split = TimeSplit("10d", gap="2d", validation="8d")
+    dataset = build_dataset(fraud(split=split), world.lake, world.metadata, now=60 * DAY, home=tmp_path)
+    read, asked = pq.read_table, []
+
+    def seen(path, **options):
+        asked.append(options["filters"])
+        return read(path, **options)
+
+    monkeypatch.setattr(pq, "read_table", seen)
+    released(fraud(split=split), dataset, tmp_path)
+    assert sorted(asked) == [[("split", "==", name)] for name in ("test", "train", "validation")]
+
+
+def spoil(train):
+    fitted = linear().fit(train.X, train.y)
+    train.X["amount"], train.y[:] = 0.0, 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        train.frame["amount"][:] = 0.0
+    return fitted
+
+
+def test_what_a_trainer_does_to_the_rows_it_was_given_changes_no_metric(dataset, tmp_path):
+    release, _ = released(fraud(model=None, train=spoil), dataset, tmp_path / "spoilt")
+    clean, _ = released(fraud(), dataset, tmp_path / "clean")
+    assert (release.metrics, release.baseline) == (clean.metrics, clean.baseline)
+    assert release.evidence["train"] == clean.evidence["train"]
 
 
 def test_a_candidate_that_clears_its_gates_goes_live_with_the_reason(good):

@@ -42,12 +42,18 @@ def command(service: str, release: str, *, reason: str, override: str | None, by
         signed = registry.promote(service, release, reason=override or reason, override=signed_by(override, by))
     if as_json:
         show_json({"service": service, "live": release, "before": before, "override": signed})
-    told = "already" if before == release else f"now (before: {before or 'none'})"
-    say(f"{release} answers for {service} {told}.", as_json=as_json)
-    if override and not as_json:
+    _say(service, release, before, as_json=as_json)
+    if override and before != release and not as_json:
         say(
             f"Signed by {by}: {'; '.join(signed.objections)}." if signed else "No rule was in the way: nothing to sign."
         )
+
+
+def _say(service: str, release: str, before: str | None, *, as_json: bool) -> None:
+    if before == release:
+        say(f"{release} is live already: nothing was changed.", as_json=as_json)
+    else:
+        say(f"{release} answers for {service} now (before: {before or 'none'}).", as_json=as_json)
 
 
 def signed_by(override: str | None, by: str | None) -> Override | None:

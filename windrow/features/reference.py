@@ -62,7 +62,7 @@ class Reference:
             module = importlib.import_module(self.module)
         except WindrowError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # A project's own code may raise anything; it is told where.
             if isinstance(error, ModuleNotFoundError) and error.name == self.module:
                 raise self._missing_module() from None
@@ -92,8 +92,8 @@ class Reference:
             return function(**arguments)
         except WindrowError:
             raise
-        except Exception as error:
-            # As on import.
+        except (Exception, SystemExit) as error:
+            # As on import. One that ends the process would end it without a word.
             raise stopped(f"{role} ({self}) fails", error) from error
 
     def source_path(self) -> Path:
@@ -111,7 +111,7 @@ class Reference:
         )
 
 
-def stopped(what: str, error: Exception) -> DeclarationError:
+def stopped(what: str, error: Exception | SystemExit) -> DeclarationError:
     """Return the error that says where a project's own code stopped.
 
     Examples
@@ -120,12 +120,18 @@ def stopped(what: str, error: Exception) -> DeclarationError:
     DeclarationError("module 'train' cannot be imported: NameError: no name. Next: correct it there.")
     """
     told = " ".join(str(error).split())[:300]
+    if isinstance(error, SystemExit):
+        return DeclarationError(
+            f"{what}: it ends the process (sys.exit({told}))",
+            exists=_place(error),
+            next_step="raise an error that says what is wrong, or keep what is for the command line out of it",
+        )
     return DeclarationError(
         f"{what}: {type(error).__name__}: {told}", exists=_place(error), next_step="correct it there"
     )
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"It stops at {error.filename}, line {error.lineno}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]

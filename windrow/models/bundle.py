@@ -108,8 +108,9 @@ class Bundle:
             return self.predict(frame)
         if self._refuses:
             self._check(frame)
+        model = self._batch_model  # loaded first: it may bring native code, whose threads are to be few as well
         with few_threads():
-            return self._batch_model.predict(frame)
+            return model.predict(frame)
 
     @cached_property
     def _batch_model(self) -> Model:
@@ -160,8 +161,9 @@ class Bundle:
         return worst
 
     def _check(self, frame: Frame) -> None:
+        odd = [name for name in {name for _, name in self._refuses} if not np.isfinite(frame[name]).all()]
         for test, name in self._refuses:
-            if test(frame[name]).any():
+            if name in odd and test(frame[name]).any():
                 kind = "missing" if test is np.isnan else "infinite"
                 raise ModelError(
                     f"the model of release {self.id!r} does not take a {kind} value of {name!r}",
@@ -199,13 +201,18 @@ def write_bundle(folder: Path, release: Release, files: Mapping[str, bytes]) -> 
             _write(beside / name, data)
         os.rename(beside, folder)
     except OSError as error:
-        raise StoreError(
-            f"release {release.id!r} cannot be written to {folder.parent}: {error.strerror}",
-            next_step="free space or set WINDROW_HOME to a writable folder, then train again",
-        ) from error
+        raise unwritable(release, folder.parent, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def unwritable(release: Release, folder: Path, error: OSError) -> StoreError:
+    """Return the error that a release cannot be written into a folder."""
+    return StoreError(
+        f"release {release.id!r} cannot be written to {folder}: {error.strerror}",
+        next_step="free space or set WINDROW_HOME to a writable folder, then train again",
+    )
 
 
 def load_bundle(folder: Path, release: Release | None = None) -> Bundle:

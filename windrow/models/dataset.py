@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -89,15 +91,14 @@ class TrainingDataset(msgspec.Struct, frozen=True, kw_only=True):
         return dataset_card(self)
 
 
-class Split(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Split:
     """One split of a dataset.
 
     Attributes
     ----------
     frame
         Canonical arrays by feature, shape (n,).
-    X
-        The same as a DataFrame (float32 and object columns): what an estimator is fitted on.
     y
         Labels, float64 of shape (n,).
     rows
@@ -105,9 +106,44 @@ class Split(NamedTuple):
     """
 
     frame: Frame
-    X: pd.DataFrame
     y: NDArray[np.float64]
     rows: pa.Table
+
+    @cached_property
+    def X(self) -> pd.DataFrame:
+        """The frame as a DataFrame (float32 and object columns), a copy: what an estimator is fitted on."""
+        return to_pandas(self.frame)
+
+    def handed_out(self) -> Split:
+        """Return the same rows for a trainer, which may change its `X` and `y` and can only read the frame."""
+        frame = {name: values.view() for name, values in self.frame.items()}
+        for values in frame.values():
+            values.setflags(write=False)
+        return Split(frame, self.y.copy(), self.rows)
+
+
+class Splits:
+    """A dataset's splits in memory: each is read when it is first asked for, and once.
+
+    Parameters
+    ----------
+    contract
+        Of the view, or of the release that was trained on it.
+
+    Raises
+    ------
+    NotFoundError, ModelError
+        As `load_split` does, when a split is asked for.
+    """
+
+    def __init__(self, dataset: TrainingDataset, contract: Contract) -> None:
+        self.dataset, self._contract = dataset, contract
+        self._read = dict[str, Split]()
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in self._read:
+            self._read[split] = load_split(self.dataset, self._contract, split)
+        return self._read[split]
 
 
 def build_dataset(
@@ -206,7 +242,6 @@ def load_split(dataset: TrainingDataset, contract: Contract, split: str) -> Spli
     ModelError
         If the dataset was built for other features.
     """
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     if dataset.features != list(contract.feature_names):
@@ -220,11 +255,10 @@ def load_split(dataset: TrainingDataset, contract: Contract, split: str) -> Spli
             f"the file of dataset {dataset.id!r} is gone ({Path(dataset.path).name})",
             next_step=f"build {dataset.service}/training_dataset again",
         )
-    rows = pq.read_table(dataset.path, memory_map=False)
-    rows = rows.filter(pc.equal(rows[SPLIT], split))
+    rows = pq.read_table(dataset.path, filters=[(SPLIT, "==", split)], memory_map=False)
     frame = frame_of(rows, contract)
     others = rows.drop_columns([*(n for n in frame if n in rows.column_names), LABEL, SPLIT])
-    return Split(frame, to_pandas(frame), to_numpy(rows[LABEL], "float64"), others)
+    return Split(frame, to_numpy(rows[LABEL], "float64"), others)
 
 
 def newest_seq(service: PredictionService, lake: Lake) -> int:

@@ -12,11 +12,9 @@ from windrow.clock import parse_time
 from windrow.errors import listed
 from windrow.models.candidate import Candidate
 from windrow.models.gate import Fairness, Slices
-from windrow.models.intervals import Interval, interval_of, turned
+from windrow.models.intervals import Interval, gap_interval, interval_of
 from windrow.models.judging import judged, measured
 from windrow.models.release import GateResult, Waived
-
-_DRAWS = 2_000
 
 
 class _Rates(NamedTuple):
@@ -30,7 +28,7 @@ class _Rates(NamedTuple):
 def check_fairness(gate: Fairness, candidate: Candidate) -> GateResult:
     """Return how far apart two groups are treated, at most.
 
-    The rates are fairlearn's; the interval is the bootstrap's, drawn within each group.
+    The rates are fairlearn's; see `windrow.models.intervals.gap_interval` for the interval.
     """
     found = _rates(gate, candidate)
     waived = Waived(gate.waiver.reason, parse_time(gate.waiver.until)) if gate.waiver else None
@@ -38,7 +36,8 @@ def check_fairness(gate: Fairness, candidate: Candidate) -> GateResult:
         why = f"{gate.measure} cannot be judged: {_judged_groups(found.rows, gate)}{_left_out(found.small, gate)}"
         return GateResult(gate.measure, None, gate.bar, False, why, waived=waived)
     value = max(found.rates.values()) - min(found.rates.values())
-    sure = Interval(value, *turned(value, _drawn(found)), sum(found.rows.values()))
+    rates, rows = (np.array([part[name] for name in found.rates]) for part in (found.rates, found.rows))
+    sure = Interval(value, *gap_interval(rates, rows), sum(found.rows.values()))
     least, most = (min(found.rates, key=found.rates.__getitem__), max(found.rates, key=found.rates.__getitem__))
     told = f"{_rate_of(most, found)}, {_rate_of(least, found)}{_left_out(found.small, gate)}"
     why = f"{measured(f'{gate.measure} difference', value, sure)}; the bar is at most {gate.at_most:g}: {told}"
@@ -101,13 +100,6 @@ def _favoured(gate: Fairness, answers: NDArray[np.float64], place: int) -> NDArr
     if answers.ndim == 2:
         return np.asarray(answers.argmax(axis=1) == place)
     return np.asarray((answers > gate.threshold) == (place == 1))
-
-
-def _drawn(found: _Rates) -> NDArray[np.float64]:
-    # Drawing a group's rows again and taking the share is one draw of a binomial distribution.
-    rng = np.random.default_rng(0)
-    drawn = [rng.binomial(found.rows[g], rate, size=_DRAWS) / found.rows[g] for g, rate in found.rates.items()]
-    return np.asarray(np.ptp(np.array(drawn), axis=0))
 
 
 def _sizes(groups: NDArray[Any]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from windrow.errors import ModelError, WindrowError, listed
 from windrow.models.compile import task_of
-from windrow.models.dataset import TrainingDataset, load_split
+from windrow.models.dataset import Splits, TrainingDataset
 from windrow.models.release import Task
 from windrow.models.runtime import few_threads
 from windrow.models.search import Say, Trial, best_of, is_search, progress, trials_of, with_folds, without_winner
@@ -36,13 +36,17 @@ class Fitted(NamedTuple):
     trials: list[Trial]
 
 
-def fit(service: PredictionService, dataset: TrainingDataset, *, say: Say | None = None) -> Fitted:
+def fit(
+    service: PredictionService, dataset: TrainingDataset, *, say: Say | None = None, splits: Splits | None = None
+) -> Fitted:
     """Return what the service's trainer makes, fitted on the training split and on nothing else.
 
     Parameters
     ----------
     say
         Is told how far a search of hyper-parameters is, in lines; default: a bar on a terminal.
+    splits
+        The dataset's, where they are in memory already.
 
     Raises
     ------
@@ -50,10 +54,11 @@ def fit(service: PredictionService, dataset: TrainingDataset, *, say: Say | None
         If the trainer returns no estimator, or the estimator cannot be fitted on the view's columns.
     """
     estimator = unfitted(service) if service.train is None else None
-    learn = load_split(dataset, service.view.contract, TRAIN)
+    splits = splits or Splits(dataset, service.view.contract)
+    learn = splits[TRAIN].handed_out()
     _check_classes(service, learn.y)
     if estimator is None:
-        return chosen(_fitted_by(service, dataset, learn), service)
+        return chosen(_fitted_by(service, splits, learn), service)
     return chosen(_fitted(estimator, service, learn, say=say), service)
 
 
@@ -72,13 +77,12 @@ def takes_validation(service: PredictionService) -> bool:
     return service.train is not None and VALIDATION in inspect.signature(service.train.load()).parameters
 
 
-def _fitted_by(service: PredictionService, dataset: TrainingDataset, learn: Split) -> Any:
+def _fitted_by(service: PredictionService, splits: Splits, learn: Split) -> Any:
     """Call a trainer of its own hand: data in, fitted estimator out."""
     assert service.train is not None
     role, given = f"the trainer of service {service.name!r}", {TRAIN: learn}
     if takes_validation(service):
-        tune = load_split(dataset, service.view.contract, VALIDATION)
-        given |= {VALIDATION: tune}
+        given |= {VALIDATION: splits[VALIDATION].handed_out()}
     asked = inspect.signature(service.train.load()).parameters.values()
     free = [p.name for p in asked if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     if TRAIN not in inspect.signature(service.train.load()).parameters or not set(free) <= set(given):
@@ -100,8 +104,8 @@ def _fitted(estimator: Any, service: PredictionService, learn: Split, *, say: Sa
                 return search.fit(learn.X, learn.y)
     except WindrowError:
         raise
-    except Exception as error:
-        # The estimator is the project's own code and may raise anything; the cause is kept.
+    except (Exception, SystemExit) as error:
+        # The estimator is the project's own code and may raise anything, and end the process too; the cause is kept.
         raise ModelError(
             f"the estimator of service {service.name!r} cannot be fitted: {type(error).__name__}: {_short(error)}",
             exists=f"The view's columns are {listed(service.view.contract.feature_names, shown=40)}",
@@ -237,5 +241,5 @@ def places_of(service: PredictionService) -> list[int]:
     return [0, 1] if service.label.binary else []
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]

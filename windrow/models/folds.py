@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windrow.clock import duration
-from windrow.errors import DataError
+from windrow.errors import DataError, ModelError
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+_NEVER = np.iinfo(np.int64).max
 
 
 class TimeFolds:
@@ -79,6 +81,26 @@ class TimeFolds:
         if groups is not None:
             learned &= ~np.isin(np.asarray(groups), np.unique(np.asarray(groups)[judged]))
         return np.flatnonzero(learned), np.flatnonzero(judged)
+
+
+def refuse_looking_ahead(folds: Sequence[Fold], times: NDArray[np.int64], *, gap: str, where: str) -> None:
+    """Raise `ModelError` if a fold is fitted on rows later than the first one it is judged on, or within the gap before.
+
+    Examples
+    --------
+    >>> refuse_looking_ahead([(np.array([0, 2]), np.array([1]))], np.array([1, 2, 3]), gap="0s", where="the search")
+    Traceback (most recent call last):
+    windrow.errors.ModelError: the search looks ahead: ...
+    """
+    for number, (learned, judged) in enumerate(folds, start=1):
+        late = int((times[learned] > times[judged].min(initial=_NEVER) - duration(gap)).sum())
+        if late:
+            within = "" if duration(gap) == 0 else f" or less than the gap of {gap} before it"
+            raise ModelError(
+                f"{where} looks ahead: fold {number} of {len(folds)} is fitted on {late:,} rows that are later than the "
+                f"first row it is judged on{within}, but the service splits by time",
+                next_step="leave cv= out, or give their number: windrow makes them in time, with the split's gap",
+            )
 
 
 def _blocks(times: NDArray[np.int64], n_splits: int) -> list[tuple[int, int]]:

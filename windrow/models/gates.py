@@ -13,7 +13,7 @@ from windrow.models.candidate import Candidate
 from windrow.models.fairness import check_fairness, check_slices
 from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, Latency, Slices, gate_names
 from windrow.models.golden import check_golden
-from windrow.models.intervals import Interval, interval_of, turned
+from windrow.models.intervals import Interval, interval_of, size_interval
 from windrow.models.judging import judged, measured
 from windrow.models.metrics import top_label
 from windrow.models.release import GateResult
@@ -91,12 +91,13 @@ def check_calibration(gate: Calibration, truth: Any, answers: Any) -> GateResult
     """
     name = "expected calibration error" if answers.ndim == 1 else "top-label expected calibration error"
     truth, answers = top_label(truth, answers)
-    value = _calibration_error(truth, answers, gate.bins)
+    gaps = _gaps(truth, answers, gate.bins)
+    value = float(np.abs(gaps).sum())
     draws = max(_LEAST_DRAWS, min(_MOST_DRAWS, _RESAMPLED_CELLS // len(truth)))
     rng = np.random.default_rng(0)
     rows = (rng.integers(len(truth), size=len(truth)) for _ in range(draws))
-    again = np.array([_calibration_error(truth[drawn], answers[drawn], gate.bins) for drawn in rows])
-    sure = Interval(value, *turned(value, again), len(truth))
+    errors = np.array([np.abs(_gaps(truth[drawn], answers[drawn], gate.bins) - gaps).sum() for drawn in rows])
+    sure = Interval(value, *size_interval(value, errors), len(truth))
     why = f"{measured(name, value, sure)}; the bar is at most {gate.at_most:g}"
     return judged(GateResult(name, value, gate.bar, value <= gate.at_most, why), sure=sure)
 
@@ -181,10 +182,10 @@ def _share(gate: Gate, value: float, baseline: Mapping[str, float]) -> str:
     return "" if compared <= bar else told
 
 
-def _calibration_error(truth: Any, answers: Any, bins: int) -> float:
+def _gaps(truth: Any, answers: Any, bins: int) -> Any:
+    """Return how much more than came true the answers of each bin said, as a share of all rows; shape (bins,)."""
     place = np.minimum((answers * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=answers - truth, minlength=bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    return np.bincount(place, weights=answers - truth, minlength=bins) / len(truth)
 
 
 def _timed(candidate: Candidate) -> Any:

@@ -94,20 +94,64 @@ def share_interval(hits: int, rows: int, *, confidence: float = CONFIDENCE) -> t
     return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
 
 
-def turned(value: float, draws: Values, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the basic bootstrap interval of a value that is 0 or more (Davison and Hinkley, 1997).
+def gap_interval(rates: Values, rows: NDArray[np.int64], *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of the largest difference between the rates of several groups; the difference is in it.
 
-    The draws of a largest difference lie too high, as the value itself does; turning them about the
-    value takes that out.
+    Made of the signed differences of all pairs, each by Newcombe's hybrid score (1998, method 10), which holds near 0
+    and 1 and for few rows. The true largest difference is beyond all upper edges only if it is beyond its own; it is
+    below a lower edge if any of them is wrong, so these share the error (Bonferroni). A bootstrap of the largest
+    difference itself fails where there is none, as every draw of it is 0 or more (Andrews, 2000).
+
+    Parameters
+    ----------
+    rates, rows
+        Of each group, shape (groups,), two or more.
 
     Examples
     --------
-    >>> [round(edge, 2) for edge in turned(0.3, np.linspace(0.2, 0.5, 101))]
-    [0.11, 0.39]
+    >>> [round(edge, 3) for edge in gap_interval(np.array([0.5, 0.5]), np.array([200, 200]))]
+    [0.0, 0.097]
     """
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(max(0.0, 2 * value - high)), float(max(0.0, 2 * value - low))
+    pairs = len(rates) * (len(rates) - 1) // 2
+    below, above = _edges_of(rates, rows, confidence)
+    high = _between(rates) + np.hypot((above - rates)[:, None], (rates - below)[None, :])
+    below, above = _edges_of(rates, rows, 1 - (1 - confidence) / pairs)
+    low = _between(rates) - np.hypot((rates - below)[:, None], (above - rates)[None, :])
+    return float(max(0.0, low.max())), float(min(1.0, high.max()))
+
+
+def size_interval(value: float, errors: Values, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval of the size (a norm) of what is estimated; the size of the estimate is in it.
+
+    An estimate and its truth differ in size by no more than the size of their difference. How large that is, is
+    known from the bootstrap (Efron, 1979): exact where the truth is nothing, somewhat wide far from there.
+
+    Parameters
+    ----------
+    value
+        Size of the estimate.
+    errors
+        Size of the difference between each estimate drawn again and the estimate, shape (draws,).
+
+    Examples
+    --------
+    >>> [round(edge, 3) for edge in size_interval(0.1, np.linspace(0, 0.2, 101))]
+    [0.0, 0.29]
+    """
+    reach = float(np.quantile(errors, confidence))
+    return max(0.0, value - reach), value + reach
+
+
+def _edges_of(rates: Values, rows: NDArray[np.int64], confidence: float) -> tuple[Values, Values]:
+    hits = np.round(rates * rows).astype(int)
+    edges = [share_interval(int(h), int(n), confidence=confidence) for h, n in zip(hits, rows, strict=True)]
+    below, above = np.array(edges).T
+    return below, above
+
+
+def _between(rates: Values) -> Values:
+    """Return how far each group's rate is above each other's, shape (groups, groups)."""
+    return np.asarray(rates[:, None] - rates[None, :])
 
 
 def _reach(influence: Values, confidence: float) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from windrow.errors import ModelError, listed
 from windrow.features.contract import Contract, Frame
 from windrow.models.compile import Compiled, Form, compile_estimator, compiled_of
-from windrow.models.dataset import TrainingDataset, load_split
+from windrow.models.dataset import Splits, TrainingDataset
 from windrow.models.fitting import checked, task_for
 from windrow.models.foreign import Foreign, Input, OriginalModel, read_foreign
 from windrow.models.forest import Column, TreeliteModel, encode_forest
@@ -53,11 +53,11 @@ def onboard(
     begin = time.perf_counter()
     found = read_foreign(path, allow_code_execution=allow_code_execution)
     check_inputs(found, service.view.contract, where=path.name)
-    held_out = load_split(dataset, service.view.contract, TEST)
-    compiled = _compiled(found, service, held_out.frame, where=path.name)
-    judged = judge(service, dataset, compiled.model(service.view.contract))
+    splits = Splits(dataset, service.view.contract)
+    compiled = _compiled(found, service, splits[TEST].frame, where=path.name)
+    judged = judge(service, splits, compiled.model(service.view.contract))
     return register(
-        service, dataset, compiled, judged=judged, facts=_evidence(found, path),
+        service, splits, compiled, judged=judged, facts=_evidence(found, path),
         registry=registry, metadata=metadata, begin=begin,
     )  # fmt: skip
 

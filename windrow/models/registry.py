@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,17 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from windrow.errors import ModelError, NotFoundError, StoreError, closest, listed
-from windrow.models.bundle import Bundle, checked_file, load_bundle, write_bundle
+from windrow.models.bundle import Bundle, checked_file, load_bundle, unwritable, write_bundle
 from windrow.models.card import FILE as CARD
 from windrow.models.promotion import Override, objections, refused, stale_groups
 from windrow.models.release import Release, decode_release, encode_release
+from windrow.models.unfinished import signed
 
 if TYPE_CHECKING:
     from windrow.clock import Clock
     from windrow.stores.metadata import Deployment, Metadata
+
+Finished = tuple[Release, Mapping[str, bytes]]
 
 
 class Registry:
@@ -38,12 +42,18 @@ class Registry:
     def __init__(self, metadata: Metadata, folder: Path, *, clock: Clock | None = None) -> None:
         self._metadata, self._folder, self._clock = metadata, folder, clock
 
-    def next_number(self, service: str) -> int:
-        """Return the number of the service's next release, counted from 1."""
-        return 1 + max((r.number for r in self.list(service)), default=0)
-
-    def register(self, release: Release, files: Mapping[str, bytes]) -> None:
+    def register(self, release: Release, files: Mapping[str, bytes], *, after: int | None = None) -> bool:
         """Store a release; it is visible when this returns, and nothing of it is when this raises.
+
+        Parameters
+        ----------
+        after
+            How many releases the service had when this one was numbered.
+
+        Returns
+        -------
+        bool
+            False, and nothing is stored, where the service has another number of releases by now.
 
         Raises
         ------
@@ -53,22 +63,39 @@ class Registry:
             If the release exists already, or cannot be written.
         """
         path = self.path(release.id)
-        if release.id in {r.id for r in self.list(release.service)}:
+        if self._registered(release.id):
             raise StoreError(
                 f"release {release.id!r} exists already", next_step="releases never change: train again for a new one"
             )
-        shutil.rmtree(path, ignore_errors=True)  # left by a process that died before its row was written
-        write_bundle(path, release, files)
         try:
-            self._metadata.add_release(release.service, release.id, encode_release(release))
-        except BaseException:  # whatever stopped it, a folder without a row must not stay
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+            with signed(self._folder, release.id, registered=self._registered):
+                return self._stored(path, release, files, after=after)
+        except OSError as error:
+            raise unwritable(release, self._folder, error) from error
+
+    def register_next(self, release: Release, finish: Callable[[Release], Finished]) -> Release:
+        """Store a release under the next number of its service, which nobody else gets, and return it.
+
+        Parameters
+        ----------
+        release
+            Without number and id, whatever stands there.
+        finish
+            Is given the release with both; returns it with the hashes of its files, and the files. It is asked
+            again, with other ones, where another process was faster.
+        """
+        while True:
+            known = self.list(release.service)
+            number = 1 + max((r.number for r in known), default=0)
+            id = f"{release.service}-{number}-{os.urandom(3).hex()}"
+            made, files = finish(replace(release, id=id, number=number))
+            if self.register(made, files, after=len(known)):
+                return made
 
     def promote(
         self, service: str, id: str, *, reason: str, at: int | None = None, override: Override | None = None
     ) -> Override | None:
-        """Make a release the live one.
+        """Make a release the live one; where it is that already, nothing changes and nothing is added.
 
         Parameters
         ----------
@@ -82,7 +109,7 @@ class Registry:
         Returns
         -------
         Override or None
-            The signature with what it was needed for; None where it was not needed.
+            The signature with what it was needed for; None where none was needed.
 
         Raises
         ------
@@ -94,6 +121,8 @@ class Registry:
         """
         moment = time.time_ns() // 1000 if at is None else at
         release = self._of(service, id)
+        if self._metadata.live(service) == id:
+            return None
         found = objections(release, self._metadata, clock=self._clock, at=moment)
         return self._deploy(release, found, reason=reason, at=moment, override=override)
 
@@ -193,6 +222,24 @@ class Registry:
                 next_step=closest(id, known) or f"run `windrow releases {service}`",
             )
         return self.release(id)
+
+    def _registered(self, id: str) -> bool:
+        try:
+            self._metadata.release(id)
+        except NotFoundError:
+            return False
+        return True
+
+    def _stored(self, path: Path, release: Release, files: Mapping[str, bytes], *, after: int | None) -> bool:
+        added = False
+        shutil.rmtree(path, ignore_errors=True)  # of an older windrow, whose dead processes left no sign
+        write_bundle(path, release, files)
+        try:
+            added = self._metadata.add_release(release.service, release.id, encode_release(release), after=after)
+        finally:  # whatever stopped it, a folder without a row must not stay
+            if not added:
+                shutil.rmtree(path, ignore_errors=True)
+        return added
 
     def _deploy(
         self,

@@ -90,9 +90,7 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
     frame = frame_of(framed, contract)
     refused = bundle.refused(frame)
     classes = bundle.release.classes
-    answers = np.full((spine.num_rows, len(classes)) if classes else spine.num_rows, np.nan)
-    if not refused.all():
-        answers[~refused] = bundle.predict_batch({name: values[~refused] for name, values in frame.items()})
+    answers = _answers(bundle, frame, refused)
     statuses = [_missing(frame), *(framed[status_column(lookup)].to_numpy() for lookup in contract.lookups)]
     known = pa.repeat(pa.scalar(now, pa.int64()), spine.num_rows).cast(pa.timestamp("us", "UTC"))
     made = spine.add_column(spine.column_names.index(EVENT_TIME) + 1, KNOWN_AT, known)
@@ -103,6 +101,17 @@ def answered(bundle: Bundle, lake: Lake, con: BaseBackend, spine: pa.Table, *, n
         made = made.append_column(f"{PROBABILITY}{name}", pa.array(answers[:, place], pa.float64(), mask=refused))
     made = made.append_column(RELEASE, pa.array([bundle.id] * spine.num_rows, pa.string()))
     return made.append_column(STATUS, pa.array(np.max(statuses, axis=0).astype(np.int8)))
+
+
+def _answers(bundle: Bundle, frame: Frame, refused: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the answers of a frame of n rows, NaN where the model refuses the row, shape (n,) or (n, classes)."""
+    if not refused.any() and len(refused):
+        return bundle.predict_batch(frame)
+    classes = bundle.release.classes
+    answers = np.full((len(refused), len(classes)) if classes else len(refused), np.nan)
+    if not refused.all():
+        answers[~refused] = bundle.predict_batch({name: values[~refused] for name, values in frame.items()})
+    return answers
 
 
 def _missing(frame: Frame) -> NDArray[np.int8]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 
 from windrow.errors import ModelError
-from windrow.models.folds import TimeFolds
+from windrow.models.folds import TimeFolds, refuse_looking_ahead
 from windrow.models.split import GroupSplit, TimeSplit, group_of
 from windrow.schema import EVENT_TIME
 
@@ -28,7 +29,7 @@ Say = Callable[[str], None]
 _PATIENCE = 2.0  # seconds after which a wait is explained
 _LOOK, _LINE = 0.2, 10.0  # seconds between two looks, and between two lines of a log
 _TASK = "candidate-split-evaluation"  # scikit-learn's name for one candidate fitted on one fold
-_GROUP_FOLDS = 5
+_FOLDS = 5  # as scikit-learn makes
 _LONGEST = 200
 _NAMED = 20  # candidates; the tracking table has them all
 
@@ -77,11 +78,23 @@ def is_search(estimator: Any) -> bool:
 
 
 def with_folds(search: Any, service: PredictionService, learn: Split) -> Any:
-    """Return the search with folds that fit the service's split, if it was left to choose (``cv=None``)."""
-    return search if search.cv is not None else search.set_params(cv=folds_of(service, learn))
+    """Return the search with folds that fit the service's split, or its own (``cv=``) once they were looked at.
+
+    A number of folds says how many, not which: they are made here all the same.
+
+    Raises
+    ------
+    ModelError
+        If folds of its own look ahead where the service splits by time.
+    """
+    if not isinstance(search.cv, Integral | None):
+        times = _times(learn)
+        return _with_its_own(search, service, learn, times) if _in_time(service, times) else search
+    folds = folds_of(service, learn, count=int(search.cv or _FOLDS))
+    return search if folds is None else search.set_params(cv=folds)
 
 
-def folds_of(service: PredictionService, learn: Split) -> Any:
+def folds_of(service: PredictionService, learn: Split, *, count: int = _FOLDS) -> Any:
     """Return a ``cv=`` that keeps to the service's split: by time, by group or both; None where any folds do.
 
     Raises
@@ -89,17 +102,36 @@ def folds_of(service: PredictionService, learn: Split) -> Any:
     DataError
         If the rows are of too short a time for a single fold.
     """
-    times, split = learn.rows[EVENT_TIME].cast("int64").to_numpy(), service.split
+    times, split = _times(learn), service.split
     groups = None if (name := group_of(split)) is None else _texts(learn, name)
-    if isinstance(split, TimeSplit) and len(np.unique(times)) > 1:
+    if isinstance(split, TimeSplit) and _in_time(service, times):
         labels = learn.y if service.label.binary or service.label.multiclass else None
-        return TimeFolds(times, gap=split.gap, groups=groups, labels=labels)
+        return TimeFolds(times, gap=split.gap, groups=groups, labels=labels, n_splits=count)
     if isinstance(split, TimeSplit | GroupSplit) and groups is not None:
         from sklearn.model_selection import GroupKFold
 
-        folds = min(_GROUP_FOLDS, len(np.unique(groups)))
-        return list(GroupKFold(folds).split(learn.X, learn.y, groups))
+        count = min(count, len(np.unique(groups)))
+        return list(GroupKFold(count).split(learn.X, learn.y, groups))
     return None
+
+
+def _times(learn: Split) -> Any:
+    return learn.rows[EVENT_TIME].cast("int64").to_numpy()
+
+
+def _in_time(service: PredictionService, times: Any) -> bool:
+    return isinstance(service.split, TimeSplit) and len(np.unique(times)) > 1
+
+
+def _with_its_own(search: Any, service: PredictionService, learn: Split, times: Any) -> Any:
+    from sklearn.base import is_classifier
+    from sklearn.model_selection import check_cv
+
+    assert isinstance(service.split, TimeSplit)
+    cv = check_cv(search.cv, learn.y, classifier=is_classifier(search.estimator))
+    where = f"the {type(search).__name__} of service {service.name!r} with cv={' '.join(repr(search.cv).split())[:80]}"
+    refuse_looking_ahead(list(cv.split(learn.X, learn.y)), times, gap=service.split.gap, where=where)
+    return search.set_params(cv=cv)  # folds that can be read once only have been read now
 
 
 def best_of(search: Any, *, where: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from windrow.models.bundle import Bundle, open_bundle
 from windrow.models.candidate import Candidate
 from windrow.models.compile import compile_estimator
 from windrow.models.curves import curves_of, learning_of
-from windrow.models.dataset import Split, TrainingDataset, load_split
+from windrow.models.dataset import Split, Splits, TrainingDataset
 from windrow.models.fitting import Fitted, chosen, fit, places_of, task_for
 from windrow.models.gate import BetterThanGolden
 from windrow.models.gates import GOLDEN_PAIRS, PARITY, check_gates, intervals_of
@@ -27,7 +26,7 @@ from windrow.models.metrics import metrics_of
 from windrow.models.origins import background_of
 from windrow.models.packing import environment, hashes, pack
 from windrow.models.policies import Policies
-from windrow.models.registry import Registry
+from windrow.models.registry import Finished, Registry
 from windrow.models.release import EXPLAIN_MS, DatasetRef, GateResult, Release, sha256
 from windrow.models.runtime import Model, SklearnModel, few_threads
 from windrow.models.search import Say, summary_of
@@ -83,13 +82,13 @@ def train(
     """
     begin = time.perf_counter()
     _check_view(service, dataset)
-    fitted = fit(service, dataset, say=say) if estimator is None else chosen(estimator, service)
-    judged = evaluate(service, dataset, fitted.estimator)
-    held_out = load_split(dataset, service.view.contract, TEST)
-    compiled = compile_estimator(fitted.estimator, service.view.contract, held_out.frame)
-    facts = _run_facts(service, dataset, fitted, code=code)
+    splits = Splits(dataset, service.view.contract)
+    fitted = fit(service, dataset, say=say, splits=splits) if estimator is None else chosen(estimator, service)
+    judged = evaluate(service, dataset, fitted.estimator, splits=splits)
+    compiled = compile_estimator(fitted.estimator, service.view.contract, splits[TEST].frame)
+    facts = _run_facts(service, splits, fitted, code=code)
     release = register(
-        service, dataset, compiled, judged=judged, facts=facts, registry=registry, metadata=metadata, begin=begin
+        service, splits, compiled, judged=judged, facts=facts, registry=registry, metadata=metadata, begin=begin
     )
     if release.passed:
         registry.promote(service.name, release.id, reason=_reason(release), at=at)
@@ -97,7 +96,7 @@ def train(
 
 
 def register(
-    service: PredictionService, dataset: TrainingDataset, compiled: Compiled, *, judged: Metrics, facts: dict[str, Any],
+    service: PredictionService, splits: Splits, compiled: Compiled, *, judged: Metrics, facts: dict[str, Any],
     registry: Registry, metadata: Metadata, begin: float,
 ) -> Release:  # fmt: skip
     """Pack a proven model, judge it by the service's gates, and make it visible in the registry.
@@ -112,26 +111,38 @@ def register(
     begin
         When the work began, of `time.perf_counter`.
     """
-    held_out = load_split(dataset, service.view.contract, TEST)
+    held_out = splits[TEST]
     files = pack(compiled, service.view.contract, held_out.frame)
-    learned = load_split(dataset, service.view.contract, TRAIN).frame
-    files[background.FILE] = background_of(service, learned)
-    release = _release(
-        service, dataset, compiled, hashes(files), judged=judged, number=registry.next_number(service.name)
-    )
+    files[background.FILE] = background_of(service, splits[TRAIN].frame)
+    release = _release(service, splits.dataset, compiled, hashes(files), judged=judged)
     evidence = {name: value for name, value in facts.items() if name not in ("curves", "trials")}
     release = msgspec.structs.replace(release, evidence=evidence)
     release = _judged(service, open_bundle(release, files), held_out, registry=registry, metadata=metadata)
-    files[card.FILE] = card.card(release).encode()
-    release = msgspec.structs.replace(release, files=hashes(files))
-    registry.register(release, files)
+    release = registry.register_next(release, lambda numbered: _with_card(numbered, files))
     kept = {"parameters": {}} | {name: value for name, value in facts.items() if name in Run.__struct_fields__}
     record_run(metadata, run_of(release, seconds=time.perf_counter() - begin, **kept))
     return release
 
 
-def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: Any, *, split: str = TEST) -> Metrics:
+def _with_card(release: Release, files: dict[str, bytes]) -> Finished:
+    whole = {**files, card.FILE: card.card(release).encode()}
+    return msgspec.structs.replace(release, files=hashes(whole)), whole
+
+
+def evaluate(
+    service: PredictionService,
+    dataset: TrainingDataset,
+    estimator: Any,
+    *,
+    split: str = TEST,
+    splits: Splits | None = None,
+) -> Metrics:
     """Return the metrics of a fitted estimator and of the baseline, on the test split or another.
+
+    Parameters
+    ----------
+    splits
+        The dataset's, where they are in memory already.
 
     Returns
     -------
@@ -140,13 +151,13 @@ def evaluate(service: PredictionService, dataset: TrainingDataset, estimator: An
         it is measured on the others, and ``baseline`` has the estimator's metrics on these rows as
         ``model_<metric>`` (and ``rows``), so that both are compared on the same ones.
     """
-    return judge(service, dataset, SklearnModel(estimator, task=task_for(service)), split=split)
+    splits = splits or Splits(dataset, service.view.contract)
+    return judge(service, splits, SklearnModel(estimator, task=task_for(service)), split=split)
 
 
-def judge(service: PredictionService, dataset: TrainingDataset, model: Model, *, split: str = TEST) -> Metrics:
+def judge(service: PredictionService, splits: Splits, model: Model, *, split: str = TEST) -> Metrics:
     """Return what `evaluate` does, for a model of any kind."""
-    contract, task = service.view.contract, task_for(service)
-    learn, judged = load_split(dataset, contract, TRAIN), load_split(dataset, contract, split)
+    task, learn, judged = task_for(service), splits[TRAIN], splits[split]
     with few_threads():
         answers = model.predict(judged.frame)
     _check_answers(answers, split)
@@ -170,21 +181,20 @@ def _check_answers(answers: NDArray[np.float64], split: str) -> None:
         )
 
 
-def _run_facts(
-    service: PredictionService, dataset: TrainingDataset, fitted: Fitted, *, code: str | None
-) -> dict[str, Any]:
+def _run_facts(service: PredictionService, splits: Splits, fitted: Fitted, *, code: str | None) -> dict[str, Any]:
     """Return what is kept of a run, besides what its release says."""
-    estimator, test = fitted.estimator, load_split(dataset, service.view.contract, TEST)
+    estimator, test = fitted.estimator, splits[TEST]
+    model = SklearnModel(estimator, task=task_for(service))
     nothing: Metrics = {"metrics": {}, "baseline": {}}
-    tuned = evaluate(service, dataset, estimator, split=VALIDATION) if VALIDATION in dataset.splits else nothing
+    tuned = judge(service, splits, model, split=VALIDATION) if VALIDATION in splits.dataset.splits else nothing
     with few_threads():
-        answers = SklearnModel(estimator, task=task_for(service)).predict(test.frame)
+        answers = model.predict(test.frame)
     return {
         **({"search": summary_of(fitted.trials)} if fitted.trials else {}),
         "estimator": type(estimator).__name__,
         "parameters": parameters_of(estimator),
         "code": code or code_of(service),
-        "train": evaluate(service, dataset, estimator, split=TRAIN)["metrics"],
+        "train": judge(service, splits, model, split=TRAIN)["metrics"],
         "validation": tuned["metrics"],
         "validation_baseline": tuned["baseline"],
         "curves": curves_of(task_for(service), test.y, answers, classes=service.label.classes) | learning_of(estimator),
@@ -204,11 +214,12 @@ def baseline_of(service: PredictionService, learn: Split, test: Split) -> NDArra
 
 def _release(
     service: PredictionService, dataset: TrainingDataset, compiled: Compiled, files: dict[str, str], *,
-    judged: Metrics, number: int,
+    judged: Metrics,
 ) -> Release:  # fmt: skip
+    """Return the candidate: it is numbered when it is registered, and no one else can take the number then."""
     contract = service.view.contract
     return Release(
-        id=f"{service.name}-{number}-{os.urandom(3).hex()}", service=service.name, number=number,
+        id=f"{service.name}-candidate", service=service.name, number=0,
         created_at=time.time_ns() // 1000, task=compiled.task, contract=contract, label=service.label.describe(),
         view_fingerprint=contract.fingerprint, groups={g.table_name: g.fingerprint for g in service.view.groups},
         sources=tuple(s.name for s in service.sources), seq=dataset.seq, dataset=_reference(dataset),

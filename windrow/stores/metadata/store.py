@@ -61,6 +61,7 @@ class Metadata:
     >>> from tempfile import mkdtemp
     >>> store = Metadata(f"sqlite:///{mkdtemp()}/metadata.db")
     >>> store.add_release("churn", "churn-1", document=b"{}")
+    True
     >>> store.deploy("churn", "churn-1", reason="first", at=0)
     >>> store.live("churn")
     'churn-1'
@@ -132,20 +133,37 @@ class Metadata:
         query = sa.select(tables.runs.c.document).where(tables.runs.c.service == service).order_by(tables.runs.c.number)
         return [msgspec.json.decode(r.document) for r in self._rows(query)]
 
-    def add_release(self, service: str, id: str, document: bytes) -> None:
+    def add_release(self, service: str, id: str, document: bytes, *, after: int | None = None) -> bool:
         """Register an immutable release; the same bytes again change nothing.
+
+        Parameters
+        ----------
+        after
+            How many releases the service has before this one: it is not added where there are more by now, so
+            that of two who number theirs at the same time one has to count again.
+
+        Returns
+        -------
+        bool
+            Whether it is registered now.
 
         Raises
         ------
         StoreError
             If another release has this id.
         """
+        table, row = tables.releases, {"service": service, "id": id, "document": document}
+        count = sa.select(sa.func.count()).where(table.c.service == service)
         try:
-            self._add(tables.releases, service=service, id=id, document=document)
+            with self._writing() as connection:
+                if after is not None and connection.execute(count).scalar_one() != after:
+                    return False
+                connection.execute(sa.insert(table).values({"at": time.time_ns() // 1000, **row}))
         except StoreError as error:
             if not isinstance(error.__cause__, IntegrityError):
                 raise
             self._refuse_other(service, id, document)
+        return True
 
     def _refuse_other(self, service: str, id: str, document: bytes) -> None:
         row = next(iter(self._rows(sa.select(tables.releases).where(tables.releases.c.id == id))))
