@@ -127,7 +127,9 @@ def _one_fold(later: bool):
     yield (np.arange(10, 20), np.arange(10)) if later else (np.arange(10), np.arange(10, 20))
 
 
-@pytest.mark.parametrize("cv", [KFold(3), KFold(3, shuffle=True, random_state=0), _one_fold(True)], ids=repr)
+@pytest.mark.parametrize(
+    "cv", [KFold(3), KFold(3, shuffle=True, random_state=0), _one_fold(True)], ids=["k", "shuffled", "once"]
+)
 def test_folds_of_its_own_that_look_ahead_are_refused_where_the_service_splits_by_time(dataset, cv):
     with pytest.raises(ModelError, match=r"GridSearchCV of service 'load' with cv=.* looks ahead: fold 1 of .* is fitted on \d+ rows that are later than .*leave cv= out"):  # fmt: skip
         fit(load(model=lambda: GridSearchCV(Ridge(), ALPHAS, cv=cv)), dataset)
