@@ -45,7 +45,8 @@ _ALL = slice(None)
 _EFF = f"epoch_us(greatest({EVENT_TIME}, {KNOWN_AT}))"
 # Below this many spine rows it pays to look only at the keys that are wanted.
 _FEW = 100_000
-_BATCH = 250_000
+# Rows read at a time: fewer cost calls, more cost memory and a longer wait for the first.
+_BATCH = 120_000
 # Engines, by Ibis's name, whose SQL has an ASOF join and that take Arrow tables in place.
 _ASOF = ("duckdb",)
 
