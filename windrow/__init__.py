@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from windrow.models.runs import runs, trials
     from windrow.models.service import Batch, Drift, Notebook, PredictionService, Stream
     from windrow.models.split import GroupSplit, RandomSplit, StratifiedSplit, TimeSplit
-    from windrow.retrieval import history, latest
+    from windrow.retrieval import history, latest, point_in_time
     from windrow.schema import Entity, Field, Status
     from windrow.settings import Settings
 
@@ -51,7 +51,7 @@ _HOMES = {
     "windrow.models.runs": ("runs", "trials"),
     "windrow.models.service": ("Batch", "Drift", "Notebook", "PredictionService", "Stream"),
     "windrow.models.split": ("GroupSplit", "RandomSplit", "StratifiedSplit", "TimeSplit"),
-    "windrow.retrieval": ("history", "latest"),
+    "windrow.retrieval": ("history", "latest", "point_in_time"),
     "windrow.schema": ("Entity", "Field", "Status"),
     "windrow.settings": ("Settings",),
 }  # fmt: skip
@@ -62,7 +62,7 @@ __all__ = [
     "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
     "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
     "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",
-    "external_group", "feature_group", "history", "latest", "on_demand", "runs", "sql_group", "trials",
+    "external_group", "feature_group", "history", "latest", "on_demand", "point_in_time", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import windrow
 from tests.features.on_demand_functions import distance, hour_of
 from windrow import Entity, FeatureView, Source, feature_group, on_demand
 from windrow.errors import DeclarationError, NotFoundError, TimeError, UnknownNameError
-from windrow.features.history import view_history, view_latest
+from windrow.features.history import ask_history, ask_latest
 from windrow.settings import Settings
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
@@ -67,7 +69,8 @@ def told(*features: Any, span: tuple[int, int] = (0, 100), **options: Any) -> li
     """Keys, time and features of a history."""
     chosen = view(*features)
     functions = {f.function.__name__: f.function for f in chosen.on_demand}
-    made = view_history(engine(), chosen.contract, tables(), span=span, functions=functions, **options)
+    made = ask_history(engine(), chosen.contract, tables(), span=span, functions=functions, **options)
+    made = made.answer(engine(), tables())
     made = made.set_column(made.column_names.index("event_time"), "event_time", made["event_time"].cast("int64"))
     shown = [name for name in made.column_names if "__" not in name]
     return [tuple(row.values()) for row in made.select(shown).to_pylist()]
@@ -129,7 +132,8 @@ def test_keys_that_lack_a_field_are_refused() -> None:
 
 def test_nothing_stored_is_no_row_and_every_column() -> None:
     empty = {name: MemoryTable(t.key, t.rows.slice(0, 0)) for name, t in tables().items()}
-    made = view_history(engine(), view(profile["limit"], world).contract, empty, span=(0, 100))
+    made = ask_history(engine(), view(profile["limit"], world).contract, empty, span=(0, 100))
+    made = made.answer(engine(), empty)
     assert (made.num_rows, made.column_names[:4]) == (0, ["card_id", "event_time", "limit", "rate"])
 
 
@@ -138,7 +142,7 @@ def test_a_view_without_groups_never_changes() -> None:
 
 
 def test_the_latest_rows_are_one_per_entity_seen_by_then() -> None:
-    made = view_latest(engine(), view(profile["limit"]).contract, tables(), now=3)
+    made = ask_latest(engine(), view(profile["limit"]).contract, tables(), now=3).answer(engine(), tables())
     assert made.select(["card_id", "limit", "profile_v1__status"]).to_pylist() == [
         {"card_id": 1, "limit": 5.0, "profile_v1__status": 0}
     ]
@@ -159,6 +163,21 @@ def test_the_front_door_reads_the_projects_tables(settings: Settings) -> None:
     newest = windrow.latest(view(profile["limit"]), settings=settings)
     assert newest["event_time"].cast("int64").to_pylist() == [5, 5]
     assert windrow.latest(view(profile["limit"]), "1970-01-02", [{"card_id": 7}], settings=settings).num_rows == 1
+
+
+def test_the_front_door_writes_to_a_file_what_it_would_return(settings: Settings, tmp_path: Path) -> None:
+    chosen, path = view(profile["limit"]), tmp_path / "made" / "rows.parquet"
+    spine = pa.table({"card_id": [2, 1], "event_time": times(9, 4)})
+    for ask in (
+        partial(windrow.history, chosen, 0, 100),
+        partial(windrow.latest, chosen),
+        partial(windrow.point_in_time, chosen, spine),
+    ):
+        made = ask(settings=settings)
+        assert ask(to=str(path), settings=settings) == made.num_rows
+        assert repr(pq.read_table(path).to_pylist()) == repr(made.to_pylist())  # NaN too
+    assert made["limit"].to_pylist() == [1.0, 5.0]
+    assert windrow.point_in_time(chosen, spine.to_reader(), settings=settings).equals(made)
 
 
 def test_a_history_that_ends_before_it_starts_is_refused(settings: Settings) -> None:

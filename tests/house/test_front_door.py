@@ -12,7 +12,7 @@ EXPORTED = [
     "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
     "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
     "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",
-    "external_group", "feature_group", "history", "latest", "on_demand", "runs", "sql_group", "trials",
+    "external_group", "feature_group", "history", "latest", "on_demand", "point_in_time", "runs", "sql_group", "trials",
 ]  # fmt: skip
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +17,9 @@ from tests.laws.test_point_in_time import CALM, SEARCHING, answers
 from tests.laws.worlds import ASKS, CASES, FIELDS, HOURS, VALUES, World, held, worlds
 from windrow.features.agg import Agg, Aggregate
 from windrow.features.contract import Contract, Lookup
-from windrow.features.history import view_history, view_latest
+from windrow.features.history import Question, ask_history, ask_latest
 from windrow.features.join import point_in_time
+from windrow.features.parquet import answer_to_parquet
 from windrow.schema import Field
 from windrow.stores.engine import engine
 from windrow.testing import MemoryTable, times
@@ -42,14 +46,14 @@ def _rows(made: pa.Table) -> list[tuple[tuple[Any, ...], int, dict[str, Answer]]
 
 def _check(world: World, start: int, end: int) -> None:
     keys = requests(world)
-    made = view_history(
+    made = ask_history(
         engine(),
         contract(world),
         world.tables,
         span=(start, end),
         keys=pa.Table.from_pylist(keys, schema=world.spine.select(list(FIELDS)).schema),
     )
-    assert _rows(made) == [
+    assert _rows(made.answer(engine(), world.tables)) == [
         (tuple(key.values()), t, said)
         for key in keys
         for t, said in changes(world.groups, ASKS, key, range(start, end + 1))
@@ -72,12 +76,29 @@ def test_a_history_has_a_row_where_anything_changes_in_5000_cases(world: World, 
     _check(world, *span)
 
 
+@settings(max_examples=5, **CALM)
+@given(worlds(), spans, st.sampled_from([100, 1000, 1 << 20]))
+def test_a_history_is_written_as_it_is_returned_however_little_memory_there_is(
+    world: World, span: tuple[int, int], memory: int
+) -> None:
+    def asked() -> Question:
+        return ask_history(engine(), contract(world), world.tables, span=span, keys=requests(world)[:12])
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.parquet"
+        count = answer_to_parquet(engine(), asked(), world.tables, path, memory=memory)
+        made = asked().answer(engine(), world.tables)
+        assert (count, pq.read_table(path)) == (made.num_rows, made)
+
+
 @settings(max_examples=3, **CALM)
 @given(worlds(), st.integers(0, 15))
 def test_the_latest_rows_say_what_the_oracle_says_now(world: World, now: int) -> None:
     keys = requests(world)
-    made = view_latest(engine(), contract(world), world.tables, now=now, keys=keys)
-    assert _rows(made) == [(tuple(key.values()), now, ask(world.groups, ASKS, key, now)) for key in keys]
+    made = ask_latest(engine(), contract(world), world.tables, now=now, keys=keys)
+    assert _rows(made.answer(engine(), world.tables)) == [
+        (tuple(key.values()), now, ask(world.groups, ASKS, key, now)) for key in keys
+    ]
 
 
 @st.composite
@@ -114,7 +135,7 @@ def test_a_window_changes_when_an_event_comes_in_and_when_it_goes_out(
     columns = {"k": pa.array(keys, pa.int64()), "n": pa.array(range(len(events)), pa.int64())}
     promised, tables = _windowed(pa.table({**columns, "event_time": times(*at), "known_at": times(*known)}), made)
     names, span = [*made, "world_v1__status"], range(3, 30)
-    shown = view_history(engine(), promised, tables, span=(3, 29), keys=[{"k": 1}, {"k": 2}])
+    shown = ask_history(engine(), promised, tables, span=(3, 29), keys=[{"k": 1}, {"k": 2}]).answer(engine(), tables)
     each = [(k, t) for k in (1, 2) for t in range(2, 30)]
     spine = pa.table({"k": pa.array([k for k, _ in each], pa.int64()), "event_time": times(*(t for _, t in each))})
     said = point_in_time(engine(), spine, promised.lookups, tables).select(names).to_pylist()

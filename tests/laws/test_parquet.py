@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,11 +62,34 @@ def test_the_frame_of_a_view_is_written_as_models_see_it(tmp_path: Path) -> None
     assert pq.read_table(path).equals(view_frame(engine(), contract, WORLD.spine, {}, functions={}))
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(StoreError, match="taken cannot be written to .*Next: free space there"):
-        point_in_time_to_parquet(engine(), WORLD.spine, [], {}, tmp_path / "taken")
+    unread = pa.RecordBatchReader.from_batches(WORLD.spine.schema, WORLD.spine.to_batches())
+    with pytest.raises(
+        StoreError, match="there is a folder of that name. Next: name a file, such as taken/rows.parquet"
+    ):
+        point_in_time_to_parquet(engine(), unread, [], {}, tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+    assert unread.read_all().num_rows == 10
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="a.parquet cannot be written to .*/file: .*Next: free space there, or choose"):
+        point_in_time_to_parquet(engine(), WORLD.spine, [], {}, tmp_path / "file" / "a.parquet")
+
+
+def test_what_fails_in_the_middle_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from WORLD.spine.to_batches()
+        raise ValueError("the spine ends here")
+
+    point_in_time_to_parquet(engine(), WORLD.spine.slice(0, 1), [], {}, tmp_path / "a.parquet")
+    reader = pa.RecordBatchReader.from_batches(WORLD.spine.schema, batches())
+    with pytest.raises(ValueError, match="the spine ends here"):
+        point_in_time_to_parquet(engine(), reader, [], {}, tmp_path / "a.parquet", memory=4)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 1
 
 
 @pytest.mark.slow

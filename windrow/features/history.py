@@ -8,7 +8,7 @@ all of these times the view is asked as at any other; what says the same as just
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,7 +36,31 @@ _NO_MOMENT = pa.table({_ENTITY: pa.array([], pa.int64()), _AT: pa.array([], pa.i
 _OF_ONE = ("last", "first", "min", "max")  # aggregates whose value is that of one event
 
 
-def view_history(
+class Question(NamedTuple):
+    """What is asked about, what reads it, and what makes the answer; to be asked once.
+
+    Attributes
+    ----------
+    spine
+        Key fields and ``event_time``.
+    lookups
+        What to read for them.
+    finish
+        Rows of the spine, stored values and facts of the same rows -> the rows to give; called with one stretch
+        of the spine after the other.
+    """
+
+    spine: pa.Table
+    lookups: Sequence[Lookup]
+    finish: Callable[[pa.Table, Mapping[str, Any], Mapping[str, Any]], pa.Table]
+
+    def answer(self, con: Backend, tables: Mapping[str, Table]) -> pa.Table:
+        """Ask the whole spine at once."""
+        stored, facts = together(parts(con, self.spine, self.lookups, tables=tables), self.lookups)
+        return self.finish(self.spine, stored, facts)
+
+
+def ask_history(
     con: Backend,
     contract: Contract,
     tables: Mapping[str, Table],
@@ -44,8 +68,8 @@ def view_history(
     span: tuple[int, int],
     functions: Mapping[str, Callable[..., Any]] | None = None,
     keys: pa.Table | Sequence[Mapping[str, Any]] | None = None,
-) -> pa.Table:
-    """Return one row per change of any feature of any entity.
+) -> Question:
+    """Ask for one row per change of any feature of any entity.
 
     Parameters
     ----------
@@ -64,9 +88,9 @@ def view_history(
 
     Returns
     -------
-    pyarrow.Table
-        By entity, then time: the key fields, ``event_time`` (of the change), the features as stored, and event
-        times and statuses as in `windrow.features.join.point_in_time`. Features that need the request are left out.
+    Question
+        The answer is, by entity, then time: the key fields, ``event_time`` (of the change), the features as stored, and
+        event times and statuses as in `windrow.features.join.point_in_time`. Features that need the request are left out.
 
     Raises
     ------
@@ -75,13 +99,10 @@ def view_history(
     """
     entities = _entities(con, contract, tables, until=span[1], keys=keys)
     moments = _moments(con, contract, tables, entities=entities, span=span)
-    made = _said(con, contract, tables, spine=_spine(entities, moments), functions=functions)
-    changed = _changed(made, _deciding(contract, made.column_names))
-    changed[moments.column(_AT).to_numpy() < span[0]] = False
-    return made.filter(pa.array(changed))
+    return _question(contract, _spine(entities, moments), functions, kept=_Changes(contract, since=span[0]))
 
 
-def view_latest(
+def ask_latest(
     con: Backend,
     contract: Contract,
     tables: Mapping[str, Table],
@@ -89,11 +110,11 @@ def view_latest(
     now: int,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     keys: pa.Table | Sequence[Mapping[str, Any]] | None = None,
-) -> pa.Table:
-    """Return one row per entity: what the view says at `now` (UTC microseconds), with the columns of `view_history`."""
+) -> Question:
+    """Ask for one row per entity: what the view says at `now` (UTC microseconds), with the columns of `ask_history`."""
     entities = _entities(con, contract, tables, until=now, keys=keys)
     moments = entities.select([_ENTITY]).append_column(_AT, pa.array(np.full(entities.num_rows, now)))
-    return _said(con, contract, tables, spine=_spine(entities, moments), functions=functions)
+    return _question(contract, _spine(entities, moments), functions)
 
 
 def key_fields(contract: Contract) -> dict[str, str]:
@@ -243,25 +264,26 @@ def _spine(entities: pa.Table, moments: pa.Table) -> pa.Table:
     return made.append_column(EVENT_TIME, times) if made is not None else pa.table({EVENT_TIME: times})
 
 
-def _said(
-    con: Backend,
+def _question(
     contract: Contract,
-    tables: Mapping[str, Table],
-    *,
     spine: pa.Table,
     functions: Mapping[str, Callable[..., Any]] | None,
-) -> pa.Table:
-    """The spine, and all that is known without a request: stored features, functions of stored values, facts."""
-    lookups = [_without_current(lookup) for lookup in contract.lookups]
-    stored, facts = together(parts(con, spine, lookups, tables=tables), lookups)
-    made = {
-        o.name: computed(o, functions or {}, rows=spine, stored=stored)
-        for o in contract.on_demand
-        if _of_stored(o, stored)
-    }
-    features = {f.name: made.get(f.name, stored.get(f.name)) for f in contract.features}
-    columns = {name: spine.column(name) for name in spine.column_names}
-    return pa.table(columns | {name: values for name, values in features.items() if values is not None} | facts)
+    kept: Callable[[pa.Table], pa.Table] = lambda made: made,
+) -> Question:
+    """Ask for all that is known without a request: stored features, functions of stored values, facts."""
+
+    def finish(rows: pa.Table, stored: Mapping[str, Any], facts: Mapping[str, Any]) -> pa.Table:
+        made = {
+            o.name: computed(o, functions or {}, rows=rows, stored=stored)
+            for o in contract.on_demand
+            if _of_stored(o, stored)
+        }
+        features = {f.name: made.get(f.name, stored.get(f.name)) for f in contract.features}
+        columns = {name: rows.column(name) for name in rows.column_names}
+        told = {name: values for name, values in features.items() if values is not None}
+        return kept(pa.table(columns | told | dict(facts)))
+
+    return Question(spine, [_without_current(lookup) for lookup in contract.lookups], finish)
 
 
 def _without_current(lookup: Lookup) -> Lookup:
@@ -284,6 +306,21 @@ def _deciding(contract: Contract, names: Sequence[str]) -> list[str]:
     shown = {*contract.feature_names, *read}
     statuses = {status_column(lookup) for lookup in contract.lookups if shown & set(lookup.columns)}
     return [name for name in names if name in {*key_fields(contract), *contract.feature_names, *statuses}]
+
+
+class _Changes:
+    """Keeps the rows that differ from the row above, which may be the last one of the stretch before."""
+
+    def __init__(self, contract: Contract, *, since: int) -> None:
+        self.contract, self.since = contract, since
+        self.above: pa.Table | None = None
+
+    def __call__(self, made: pa.Table) -> pa.Table:
+        rows = made if self.above is None else pa.concat_tables([self.above, made])
+        changed = _changed(rows, _deciding(self.contract, rows.column_names))[rows.num_rows - made.num_rows :]
+        changed[made.column(EVENT_TIME).cast(pa.int64()).to_numpy() < self.since] = False
+        self.above = rows.slice(max(rows.num_rows - 1, 0))
+        return made.filter(pa.array(changed))
 
 
 def _changed(made: pa.Table, names: Sequence[str]) -> NDArray[np.bool_]:

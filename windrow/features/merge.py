@@ -56,7 +56,8 @@ class Needles:
         """Number the keys and sort what is asked."""
         values = [_in_order(column) for column in keys]
         mixed = _mixed(keys, values, len(times))
-        different = np.unique(mixed[mixed >= 0])
+        # The values of one column are numbered without a gap; of several not all combinations occur.
+        different = np.arange(len(values[0])) if len(values) == 1 else np.unique(mixed[mixed >= 0])
         code = mixed if _whole(different) else np.searchsorted(different, mixed)
         asked = np.flatnonzero(mixed >= 0)
         row = asked[by_key_and_time(code[asked], times[asked])]
@@ -118,7 +119,7 @@ def match(
         Rows of the spine.
     """
     place = np.full(n, -1, dtype=np.int64)
-    best = np.full((3, n), np.iinfo(np.int64).min, dtype=np.int64)
+    best = np.empty((3, n), dtype=np.int64)
     kept: list[pa.RecordBatch] = []
     length = cut = 0
     for batch in batches:
@@ -130,8 +131,10 @@ def match(
         for begin, end in zip(ends[:-1], ends[1:], strict=True):
             piece = stored.part(begin, end)
             row, at = _newest(piece, needles)
-            better = _greater(tuple(r[at] for r in piece.rank), best[:, row])
-            row, at = row[better], at[better]
+            held = place[row] >= 0
+            if held.any():
+                better = _greater(tuple(r[at] for r in piece.rank), best[:, row]) | ~held
+                row, at = row[better], at[better]
             best[:, row] = [r[at] for r in piece.rank]
             place[row] = np.arange(length, length + len(row))
             length += len(row)
@@ -230,6 +233,13 @@ def _mixed(keys: Sequence[Any], values: Sequence[pa.Array], n: int) -> Ints:
 
 
 def _places(column: Any, known: pa.Array) -> Ints:
+    """Where values are among `known`, which is in order; -1 for those that are not."""
+    if len(column) < len(known) and pa.types.is_integer(known.type):
+        # `index_in` makes a hash table of all that is known, again for every batch.
+        values, asked = known.to_numpy(), pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+        place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+        found = (values[place] == asked) & column.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(found, place, -1)
     return _ints(pc.fill_null(pc.index_in(column, value_set=known, skip_nulls=True), -1).cast(pa.int64()))
 
 

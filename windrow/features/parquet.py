@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from windrow.errors import StoreError
 from windrow.features.asof import Found
 from windrow.features.contract import Contract, Lookup
+from windrow.features.history import Question
 from windrow.features.join import Part, Table, features_of, parts
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def point_in_time_to_parquet(
     Raises
     ------
     StoreError
-        If the file cannot be written.
+        If the file cannot be written, or is a folder; nothing is left behind.
 
     Examples
     --------
@@ -113,6 +114,17 @@ def view_frame_to_parquet(
         return features_of(contract, rows, stored, facts=facts, functions=functions)
 
     return _write(con, spine, contract.lookups, tables, into=into, finish=finish, as_of=as_of, memory=memory)
+
+
+def answer_to_parquet(
+    con: Backend, question: Question, tables: Mapping[str, Table], into: Path, *, memory: int = MEMORY
+) -> int:
+    """Write what a `windrow.features.history.Question` is answered to the Parquet file `into`; return its rows.
+
+    Parameters and errors are those of `point_in_time_to_parquet`.
+    """
+    spine, lookups, finish = question
+    return _write(con, spine, lookups, tables, into=into, finish=finish, as_of=None, memory=memory)
 
 
 def _write(
@@ -207,14 +219,18 @@ def _width(dtypes: Iterable[str]) -> int:
 
 @contextmanager
 def _whole_file(into: Path) -> Iterator[tuple[Path, Path]]:
-    """Give a file to write beside `into` and a folder for what is put aside; the file takes its place in the end."""
-    beside = into.with_name(f".{into.name}.{os.getpid()}")
+    """Give a file to write and a folder for what is put aside, both beside `into`; the file takes its place in the end."""
+    if into.is_dir():
+        raise StoreError(
+            f"{into.name} cannot be written to {into.parent}: there is a folder of that name",
+            next_step=f"name a file, such as {into.name}/rows.parquet",
+        )
     aside = None
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{into.name}.", dir=into.parent))
-        yield beside, aside
-        os.replace(beside, into)
+        yield aside / into.name, aside
+        os.replace(aside / into.name, into)
     except OSError as error:
         raise StoreError(
             f"{into.name} cannot be written to {into.parent}: {error.strerror or error}",
@@ -223,5 +239,3 @@ def _whole_file(into: Path) -> Iterator[tuple[Path, Path]]:
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):  # not made, or renamed
-            beside.unlink()

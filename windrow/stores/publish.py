@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from windrow.errors import StoreError
 from windrow.features.aggregate import AggregateGroup
+from windrow.features.ahead import ahead
 from windrow.features.group import FeatureGroup
 from windrow.schema import EVENT_TIME, KNOWN_AT, SEQ
-from windrow.stores.ahead import ahead
 from windrow.stores.commits import point_of
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake, LakeTable

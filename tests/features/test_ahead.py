@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from windrow.errors import StoreError
-from windrow.stores.ahead import ahead
+from windrow.features.ahead import ahead
 
 
 def test_the_next_item_is_made_while_the_last_one_is_used() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 _END: Any = object()
 
 
-def ahead(items: Iterable[_T]) -> Iterator[_T]:
+def ahead(items: Iterable[_T]) -> Generator[_T, None, None]:
     """Yield `items`; each is made by a thread of its own while the one before it is used.
 
     Worth it where both wait or leave the interpreter's lock: an engine that streams, a disk that is written.
