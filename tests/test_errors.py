@@ -76,7 +76,7 @@ def test_a_notebook_shows_one_line_instead_of_frames() -> None:
 def test_every_error_is_caught_as_a_windrow_error() -> None:
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == "windrow.errors"]
     assert all(issubclass(c, WindrowError) for c in classes)
-    assert len(classes) == 17
+    assert len(classes) == 18
 
 
 def test_the_tree_drawn_on_top_is_the_tree() -> None:

@@ -67,24 +67,24 @@ def test_a_revoked_key_stays_in_the_list_and_in_the_audit(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "says", "code"),
     [
-        (["n"], "the key would have no scope"),
-        (["n", "--scope", "predct"], "there is no scope 'predct'.*did you mean 'predict'"),
-        (["n", "--scope", "predict", "--rate", "0"], "the rate is 0"),
-        (["n", "--scope", "predict", "--rate", "nan"], "the rate is nan"),
-        (["n", "--scope", "predict", "--rate", "inf"], "the rate is inf"),
-        (["n", "--scope", "predict", "--expires", "2020-01-01"], "expired already"),
-        (["n", "--scope", "predict", "--expires", "soon"], "a time cannot be read"),
-        ([" ", "--scope", "predict"], "no usable name"),
-        (["n" * 65, "--scope", "predict"], "no usable name"),
-        (["a\x1b[31mb", "--scope", "predict"], "no usable name"),
+        (["n"], "the key would have no scope", 2),
+        (["n", "--scope", "predct"], "there is no scope 'predct'.*did you mean 'predict'", 2),
+        (["n", "--scope", "predict", "--rate", "0"], "the rate is 0", 2),
+        (["n", "--scope", "predict", "--rate", "nan"], "the rate is nan", 2),
+        (["n", "--scope", "predict", "--rate", "inf"], "the rate is inf", 2),
+        (["n", "--scope", "predict", "--expires", "2020-01-01"], "expired already", 2),
+        (["n", "--scope", "predict", "--expires", "soon"], "a time cannot be read", 1),
+        ([" ", "--scope", "predict"], "no usable name", 2),
+        (["n" * 65, "--scope", "predict"], "no usable name", 2),
+        (["a\x1b[31mb", "--scope", "predict"], "no usable name", 2),
     ],
 )
 def test_a_key_that_cannot_be_made_is_told_and_nothing_is_made(
-    given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    given: list[str], says: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["keys", "create", *given]) == 1
+    assert run(["keys", "create", *given]) == code
     assert re.search(says, capsys.readouterr().err)
     assert told(capsys, "list") == []
 

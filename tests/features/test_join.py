@@ -17,7 +17,7 @@ from windrow.stores.engine import engine
 from windrow.testing import MemoryTable, times
 
 DAY = 86_400_000_000
-PRESENT, NULL, NOT_FOUND, EXPIRED = Status
+PRESENT, NULL, NOT_FOUND, EXPIRED = list(Status)[:4]
 card = Entity("card", card_id="int64")
 payments = Source(
     "payments",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from tests.serving import world
@@ -76,7 +77,7 @@ def _stopped_under_load(settings: Settings, stop: Callable[[Running], None]) -> 
 
 
 def test_a_service_that_is_stopped_under_load_answers_every_request_and_logs_what_it_predicted(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
+    settings = msgspec.structs.replace(settings_for(tmp_path), insecure=True)
     world.publish(settings)
     world.release_fraud(settings)
     clients = _stopped_under_load(settings, lambda running: os.killpg(running.process.pid, signal.SIGTERM))

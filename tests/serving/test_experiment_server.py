@@ -83,7 +83,12 @@ def post(connection: http.client.HTTPConnection, path: str, body: Any) -> Any:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("experiments")
     settings = Settings.read(
-        {"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)}
+        {
+            "WINDROW_HOME": str(folder / "home"),
+            "WINDROW_DATA": str(folder),
+            "WINDROW_PROJECT": str(ROOT),
+            "WINDROW_INSECURE": "1",
+        }
     )
     world.publish(settings)
     with open_online(settings.online, write=True) as store:

@@ -264,7 +264,7 @@ def test_the_openapi_document_says_how_to_ask(explained: Caller) -> None:
     assert (asked["name"], asked["in"], asked["required"]) == ("explain", "query", False)
     found = document["paths"]["/v1/requests/{id}/explanation"]["get"]
     assert {p["name"] for p in found["parameters"]} == {"id", "kind", "row"}
-    assert {"200", "202", "default"} == set(found["responses"])
+    assert {"200", "202", "401", "403", "429", "default"} == set(found["responses"])
 
 
 def _address(caller: Caller, body: Any, kind: str) -> str:

@@ -85,9 +85,10 @@ def _until(table: pa.Table, moment: int) -> pa.Table:
 
 def _first(group: FeatureGroup, other: pa.Table, after: pa.Table) -> LookAhead:
     """Return the first feature that differs between a row and the same row with the future around it."""
-    row = other.slice(0, 1).to_pylist()[0]
     identity = [*group.entity.key_names, EVENT_TIME, KNOWN_AT]
+    first = other.sort_by([(name, "ascending") for name in reversed(identity)]).slice(0, 1)
+    row = first.to_pylist()[0]
     same = [r for r in after.to_pylist() if all(r[name] == row[name] for name in identity)]
     names = [n for n in group.features if not same or row[n] != same[0][n]]
-    moment = from_micros(other.column(EVENT_TIME).cast("int64")[0].as_py()).isoformat()
+    moment = from_micros(first.column(EVENT_TIME).cast("int64")[0].as_py()).isoformat()
     return LookAhead(names[0] if names else next(iter(group.features)), moment)
