@@ -8,6 +8,7 @@ from typing import Any
 from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
+from windrow.serving.forms import ARROW, NDJSON
 from windrow.serving.guard import ANY, needs
 from windrow.serving.requests import MAX_ROWS, MAX_TEXT
 from windrow.stores.ingest.catalogue import Stream
@@ -28,6 +29,12 @@ _EVENT_TIME = {
 }
 _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
 _FAILED = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_DEFAULT = {"description": "Why there is no answer, and what to do", "content": _FAILED}
+_STREAMED = (
+    "One JSON object per line, or record batches of an Arrow IPC stream. Read while you send: the service reads on only as its"
+    " answers are taken. A row that cannot be answered gets a line with its problem; one with `ended` says from which line"
+    " on nothing was answered."
+)
 _SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "An access key: windrow keys create NAME --scope ..."}
 }
@@ -44,7 +51,11 @@ def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | Non
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Problem": _problem(), "Outcomes": _outcomes()}
     for name, release in sorted(releases.items()):
-        schemas |= {f"{name}.Row": row_schema(release.contract), f"{name}.Answer": _answer(release)}
+        schemas |= {
+            f"{name}.Row": row_schema(release.contract),
+            f"{name}.Answer": _answer(release),
+            f"{name}.Line": _line(release),
+        }
         paths |= _paths(name)
     for name, stream in sorted((streams or {}).items()):
         schemas[f"ingest.{name}.Row"] = event_schema(stream)
@@ -133,6 +144,7 @@ def _paths(name: str) -> dict[str, Any]:
                 {"$ref": f"#/components/schemas/{name}.Answer"},
             )
         },
+        f"/v1/{name}/batch": {"post": _stream(name)},
         f"/v1/{name}/outcomes": {
             "post": _operation(
                 f"{name}.outcomes",
@@ -151,6 +163,31 @@ def _paths(name: str) -> dict[str, Any]:
     }
 
 
+def _stream(name: str) -> dict[str, Any]:
+    # OpenAPI 3.1 has no word for a schema of each line: it is named in the description.
+    forms = {kind.decode(): {"schema": {"type": "string", "format": "binary"}} for kind in (NDJSON, ARROW)}
+    row, answer = f"#/components/schemas/{name}.Row", f"#/components/schemas/{name}.Line"
+    return {
+        "operationId": f"{name}.batch",
+        "summary": "Predict as many rows as you send, answered while they arrive",
+        "description": f"{_STREAMED} Each line that is sent is a {row}, each that is answered a {answer}.",
+        "requestBody": {"required": True, "content": forms},
+        "responses": {"200": {"description": "The answers", "content": forms}, "default": _DEFAULT},
+    }
+
+
+def _line(release: Release) -> dict[str, Any]:
+    answer = _answer(release)
+    prediction = answer["properties"]["predictions"]["items"]
+    texts = dict.fromkeys(("request_id", "release"), {"type": "string"})
+    whole = {"type": "integer", "minimum": 0}
+    fields = {"line": whole, "row": whole, **texts, "now": answer["properties"]["now"], **prediction["properties"]}
+    told = {"type": "object", "properties": fields, "required": ["line", "row", *texts, "now", *prediction["required"]]}
+    extra = {"line": whole, "ended": {"type": "boolean", "description": "No row from this line on is answered"}}
+    wrong = {"type": "object", "properties": {**_problem()["properties"], **extra}, "required": ["line", "status"]}
+    return {"oneOf": [told, wrong]}
+
+
 def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
     return {
@@ -164,7 +201,7 @@ def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, An
 def _responses(answer: dict[str, Any]) -> dict[str, Any]:
     return {
         "200": {"description": "The answer", "content": {"application/json": {"schema": answer}}},
-        "default": {"description": "Why there is no answer, and what to do", "content": _FAILED},
+        "default": _DEFAULT,
     }
 
 

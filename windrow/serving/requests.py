@@ -83,21 +83,34 @@ class RowReader:
         RequestError
             400 for what is not JSON, 422 for what is not in the contract.
         """
-        made = (self._quick and self._quick.read(body)) or self.read_carefully(body)
-        if self._timed and None in made.times:
-            raise _no_time(made.times.index(None), many=len(made.times) > 1)
-        return made
+        return self._timely((self._quick and self._quick.read(body)) or self.read_carefully(body))
+
+    def read_line(self, line: bytes) -> Rows:
+        """Return the one row of a line of JSON; raise `RequestError` as `read` does."""
+        return self._timely((self._quick and self._quick.read(line)) or self._single(decode(line)))
+
+    def read_row(self, row: dict[str, Any]) -> Rows:
+        """Return one row, checked and taken over, that came in another form than JSON; raise `RequestError` (422)."""
+        return self._timely(self._single(row))
 
     def read_carefully(self, body: bytes) -> Rows:
         """Do what `read` does field by field; it decides, and knows what to say of a mistake."""
         document = decode(body)
         rows = document.get("rows")
         if type(rows) is not list:
-            return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
+            return self._single(document)
         _only(document, ("rows",), where="$")
         _count(rows, "rows")
         values = [self._row(row, f"$.rows[{i}]") for i, row in enumerate(rows)]
         return Rows(values, [row.pop(EVENT_TIME, None) for row in values])
+
+    def _timely(self, made: Rows) -> Rows:
+        if self._timed and None in made.times:
+            raise _no_time(made.times.index(None), many=len(made.times) > 1)
+        return made
+
+    def _single(self, document: dict[str, Any]) -> Rows:
+        return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
 
     def _row(self, row: Any, where: str) -> dict[str, Any]:
         # The checked values replace the given ones: the row is ours, and one dictionary is enough.

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from windrow.errors import StoreError
+from windrow.serving.bulk import Bulk
 from windrow.serving.child import spawn
 from windrow.serving.guard import Guard
 from windrow.serving.ingest import Ingest
@@ -69,6 +70,7 @@ class Worker:
         self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
         self.turn = Turn(self.plane)
+        self.bulk = Bulk(self.live, self.plane, self.guard)
         self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
         self.live.start()
         if self._with_committer:
