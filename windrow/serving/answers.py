@@ -24,6 +24,7 @@ _TITLES = {
     415: "Unsupported media type",
     422: "Request does not fit the contract",
     429: "Too much at once",
+    431: "Head too large",
     500: "Internal error",
     503: "Not available now",
     504: "No answer in time",
