@@ -29,7 +29,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-MOST = 64  # rows between two looks at what else there is to do
+MOST = 32  # rows between two looks at what else there is to do: about 1 ms
 TURNS = 3  # of the event loop, in between: a prediction takes that many
 STREAMS = 8
 STALL_SECONDS = 30.0

@@ -10,22 +10,22 @@ from windrow.models.release import Release
 from windrow.schema import Field
 from windrow.serving.forms import ARROW, NDJSON
 from windrow.serving.guard import ANY, needs
-from windrow.serving.requests import MAX_ROWS, MAX_TEXT
+from windrow.serving.requests import FLOAT32_MAX, MAX_ROWS, MAX_TEXT, REQUEST_ID
 from windrow.stores.ingest.catalogue import Stream
 
 _TYPES: dict[str, dict[str, Any]] = {
     "bool": {"type": "boolean"},
     "int32": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
     "int64": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
-    "float32": {"type": "number"},
-    "float64": {"type": "number"},
+    "float32": {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX},
+    "float64": {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX},
     "string": {"type": "string", "maxLength": MAX_TEXT},
-    "timestamp": {"type": "string", "format": "date-time"},
+    "timestamp": {"type": "string", "format": "date-time", "maxLength": 40},
 }
 _EVENT_TIME = {
     "type": ["string", "null"],
     "format": "date-time",
-    "description": "The time that is asked about; default: now",
+    "description": "The time that is asked about, from 1900 to 2199; default: now",
 }
 _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
 _FAILED = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -164,16 +164,20 @@ def _paths(name: str) -> dict[str, Any]:
 
 
 def _stream(name: str) -> dict[str, Any]:
-    # OpenAPI 3.1 has no word for a schema of each line: it is named in the description.
-    forms = {kind.decode(): {"schema": {"type": "string", "format": "binary"}} for kind in (NDJSON, ARROW)}
-    row, answer = f"#/components/schemas/{name}.Row", f"#/components/schemas/{name}.Line"
+    sent, answered = (_items(f"#/components/schemas/{name}.{item}") for item in ("Row", "Line"))
     return {
         "operationId": f"{name}.batch",
         "summary": "Predict as many rows as you send, answered while they arrive",
-        "description": f"{_STREAMED} Each line that is sent is a {row}, each that is answered a {answer}.",
-        "requestBody": {"required": True, "content": forms},
-        "responses": {"200": {"description": "The answers", "content": forms}, "default": _DEFAULT},
+        "description": _STREAMED,
+        "requestBody": {"required": True, "content": sent},
+        "responses": {"200": {"description": "The answers", "content": answered}, "default": _DEFAULT},
     }
+
+
+def _items(schema: str) -> dict[str, Any]:
+    # OpenAPI has a word for the schema of each item, `itemSchema`, from 3.2 on.
+    whole = {"type": "string", "format": "binary"}
+    return {kind.decode(): {"schema": whole, "x-itemSchema": {"$ref": schema}} for kind in (NDJSON, ARROW)}
 
 
 def _line(release: Release) -> dict[str, Any]:
@@ -226,9 +230,9 @@ def _answer(release: Release) -> dict[str, Any]:
 
 def _outcomes() -> dict[str, Any]:
     fields = {
-        "request_id": {"type": "string"},
-        "row": {"type": "integer", "minimum": 0, "default": 0},
-        "value": {"type": "number"},
+        "request_id": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
+        "row": {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1, "default": 0},
+        "value": _TYPES["float64"],
         "known_at": {"type": ["string", "null"], "format": "date-time"},
     }
     item = {"type": "object", "properties": fields, "required": ["request_id", "value"], "additionalProperties": False}

@@ -20,9 +20,9 @@ MAX_BODY = 1 << 20
 MAX_ROWS = 1000
 MAX_TEXT = 1024
 
-_FLOAT32_MAX = 3.4028234663852886e38
+FLOAT32_MAX = 3.4028234663852886e38
 _SPEAKABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+REQUEST_ID = "[A-Za-z0-9_.-]{1,64}"
 _TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
 _FIRST, _END = parse_time("1900-01-01"), parse_time("2200-01-01")
 _AHEAD = duration("1d")
@@ -319,7 +319,7 @@ def _whole(low: int, high: int) -> _Check:
 def _number(value: Any) -> float:
     if type(value) is not float and type(value) is not int:
         raise _WrongError("a number")
-    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
         raise _WrongError("a number within the range of float32, which models are given", "out-of-range")
     return float(value)
 
@@ -358,7 +358,7 @@ def _become_known(value: Any) -> int:
 
 
 def _request_id(value: Any) -> str:
-    if type(value) is not str or not _REQUEST_ID.fullmatch(value):
+    if type(value) is not str or not re.fullmatch(REQUEST_ID, value):
         raise _WrongError("a request_id of an earlier answer")
     return value
 
@@ -376,7 +376,7 @@ _CHECKS: dict[str, _Check] = {
     "string": _text,
     "timestamp": _timestamp,
 }
-_Float = Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+_Float = Annotated[float, msgspec.Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 _QUICK: dict[str, Any] = {
     "bool": bool,
     "int32": Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],
