@@ -15,12 +15,14 @@ import bentoml
 
 from windrow.serving.asgi import WindrowMiddleware
 from windrow.serving.child import end_with_parent
+from windrow.serving.patience import limit_patience
 from windrow.serving.tls import bento_ssl
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
 
 settings = Settings.read()
 worker = Worker(settings)
+limit_patience()
 
 
 @bentoml.service(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.serving import world
 from windrow.serving.asgi import WindrowMiddleware
 from windrow.serving.keys import make_key
+from windrow.serving.local_key import local_key
+from windrow.serving.run import Running, connection, start
 from windrow.serving.worker import Worker
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
@@ -85,7 +90,7 @@ class Caller:
 
         await self.app(scope, receive, send)
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return Answered(sent[0]["status"], found, sent[1]["body"])
+        return Answered(sent[0]["status"], found, b"".join(message["body"] for message in sent[1:]))
 
 
 async def _nothing_inside(scope: Any, receive: Any, send: Any) -> None:
@@ -134,6 +139,47 @@ def fresh(tmp_path: Path) -> Iterator[Caller]:
     settings = settings_in(tmp_path)
     world.publish(settings)
     yield from _running(settings, ready=False)
+
+
+@dataclass
+class Served:
+    """A running service, asked with the key of this machine; and a connection to it that stays open."""
+
+    settings: Settings
+    running: Running
+
+    def connect(self) -> http.client.HTTPConnection:
+        return connection(self.running.url, cert=self.settings.tls_cert, timeout=10)
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, connection: Any = None, *, key: str | None = None
+    ) -> tuple[int, Any]:
+        used = connection or self.connect()
+        shown = local_key(self.settings) if key is None else key
+        headers = {"authorization": f"Bearer {shown}"} if shown else {}
+        used.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = used.getresponse()
+        data = answer.read()
+        if connection is None:
+            used.close()
+        is_json = "json" in (answer.headers["content-type"] or "")
+        return answer.status, json.loads(data) if is_json else data.decode()
+
+
+def settings_for(folder: Path) -> Settings:
+    return Settings.read(
+        {"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)}
+    )
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = settings_for(tmp_path_factory.mktemp("served"))
+    world.publish(settings)
+    world.release_fraud(settings)
+    local_key(settings)  # before: a service that runs learns of a key with its next look
+    with start(settings) as running:
+        yield Served(settings, running)
 
 
 def _running(settings: Settings, *, ready: bool = True) -> Iterator[Caller]:

@@ -87,7 +87,8 @@ def test_any_key_may_read_the_description_and_finds_nothing_elsewhere(fraud: Cal
 def test_every_address_that_the_interface_names_has_a_scope_of_its_own(fraud: Caller) -> None:
     document = fraud("GET", "/v1/openapi.json").json
     assert {path: needs(path) for path in document["paths"]} == {
-        PREDICT: "predict", OUTCOMES: "outcomes", "/v1/fraud": "any", "/v1/requests/{id}/explanation": "explain",
+        PREDICT: "predict", "/v1/fraud/batch": "predict", OUTCOMES: "outcomes", "/v1/fraud": "any",
+        "/v1/requests/{id}/explanation": "explain",
     }  # fmt: skip
 
 

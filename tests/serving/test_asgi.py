@@ -270,7 +270,8 @@ def test_a_service_describes_its_request_and_its_release(fraud: Caller) -> None:
     facts = fraud("GET", "/v1/fraud").json
     assert (facts["service"], facts["release"], facts["backend"]) == ("fraud", "fraud-1", "onnx")
     assert facts["request"]["required"] == ["card_id", "amount", "x"]
-    assert facts["request"]["properties"]["amount"] == {"type": ["number", "null"]}
+    amount = facts["request"]["properties"]["amount"]
+    assert amount == {"type": ["number", "null"], "minimum": -3.4028234663852886e38, "maximum": 3.4028234663852886e38}
     assert facts["features"][2] == {"name": "distance", "dtype": "float32"}
     assert facts["now"] == "1970-01-01T00:16:40+00:00"
     assert (facts["gates"], facts["override"]) == ([], None)
@@ -297,6 +298,7 @@ def test_the_interface_is_openapi_3_1_with_every_live_service(fraud: Caller) -> 
     assert document["openapi"] == "3.1.0"
     assert sorted(document["paths"]) == [
         "/v1/fraud",
+        "/v1/fraud/batch",
         "/v1/fraud/outcomes",
         "/v1/fraud/predict",
         "/v1/requests/{id}/explanation",

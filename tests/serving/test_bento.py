@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
@@ -12,9 +11,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,58 +21,16 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.serving import world
-from tests.serving.conftest import eventually
+from tests.serving.conftest import Served, eventually, settings_for
 from tests.serving.world import GOOD
 from windrow.errors import SettingsError, StoreError
 from windrow.serving.keys import make_key
 from windrow.serving.local_key import local_key
-from windrow.serving.run import SERVICE, Running, connection, free_port, start
-from windrow.settings import Settings
+from windrow.serving.run import SERVICE, free_port, start
 from windrow.stores.log import records
 from windrow.stores.metadata import Metadata
 
 pytestmark = pytest.mark.xdist_group("bento")
-
-
-@dataclass
-class Served:
-    """A running service, asked with the key of this machine; and a connection to it that stays open."""
-
-    settings: Settings
-    running: Running
-
-    def connect(self) -> http.client.HTTPConnection:
-        return connection(self.running.url, cert=self.settings.tls_cert, timeout=10)
-
-    def __call__(
-        self, method: str, path: str, body: Any = None, connection: Any = None, *, key: str | None = None
-    ) -> tuple[int, Any]:
-        used = connection or self.connect()
-        shown = local_key(self.settings) if key is None else key
-        headers = {"authorization": f"Bearer {shown}"} if shown else {}
-        used.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = used.getresponse()
-        data = answer.read()
-        if connection is None:
-            used.close()
-        is_json = "json" in (answer.headers["content-type"] or "")
-        return answer.status, json.loads(data) if is_json else data.decode()
-
-
-def settings_for(folder: Path) -> Settings:
-    return Settings.read(
-        {"WINDROW_HOME": str(folder / "home"), "WINDROW_DATA": str(folder), "WINDROW_PROJECT": str(ROOT)}
-    )
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    settings = settings_for(tmp_path_factory.mktemp("served"))
-    world.publish(settings)
-    world.release_fraud(settings)
-    local_key(settings)  # before: a service that runs learns of a key with its next look
-    with start(settings) as running:
-        yield Served(settings, running)
 
 
 def _children(pid: int) -> list[int]:

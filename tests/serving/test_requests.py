@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -354,3 +355,49 @@ def test_a_column_may_have_any_name() -> None:
         )
     )
     assert reader.read('{"Total Charges (€)": 2}'.encode()).values == [{"Total Charges (€)": 2.0}]
+
+
+SECRET = "zq7-secret-zq7"
+SECRETS = st.sampled_from([SECRET, 987_654_321_987, -9.87654321987e30, [SECRET], {"inner": SECRET}, SECRET * 200])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | SECRETS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(list(GOOD)), inner, max_size=4),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def _mutated(changes: list[tuple[int, bytes]]) -> bytes:
+    body = bytearray(json.dumps(GOOD).encode())
+    for at, data in changes:
+        body[at : at + len(data)] = data
+    return bytes(body)
+
+
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from([*GOOD, "event_time", "rows"]), VALUES).map(
+        lambda changed: json.dumps({**GOOD, **changed}).encode()
+    ),
+    st.lists(VALUES, max_size=3).map(lambda rows: json.dumps({"rows": rows}).encode()),
+    st.lists(st.tuples(st.integers(0, 120), st.binary(max_size=3)), max_size=4).map(_mutated),
+)
+
+
+@given(BODIES)
+@hypothesis_settings(max_examples=1000, deadline=None)
+def test_any_body_is_read_or_refused_as_the_callers_mistake_without_repeating_it(body: bytes) -> None:
+    for read in (READER.read, READER.read_carefully, READER.read_line, read_outcomes, decode):
+        refused = _refusal(read, body)
+        if refused is not None:
+            told = f"{refused.message} {refused.where} {refused.kind}"
+            assert refused.status in (400, 422)
+            assert not any(secret in told for secret in (SECRET, "987654321", "87654321987"))
+
+
+def _refusal(read: Callable[[bytes], Any], body: bytes) -> RequestError | None:
+    try:
+        read(body)
+    except RequestError as error:
+        return error
+    return None

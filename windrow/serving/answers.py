@@ -25,6 +25,7 @@ _TITLES = {
     415: "Unsupported media type",
     422: "Request does not fit the contract",
     429: "Too much at once",
+    431: "Head too large",
     500: "Internal error",
     501: "Not possible here",
     503: "Not available now",

@@ -72,8 +72,10 @@ class WindrowMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            reply = await self._reply(scope, receive)
+            reply = await self._reply(scope, receive, send)
         except _GoneError:
+            return
+        if reply is None:
             return
         headers = [(b"content-type", reply.kind), (b"content-length", b"%d" % len(reply.body))]
         if reply.allow:
@@ -95,7 +97,8 @@ class WindrowMiddleware:
             server.middleware_stack = WindrowMiddleware(inside, worker=self._worker)
             self._worker.admission.drain_on_terminate()
 
-    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+    async def _reply(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        """Return what to send, or None where it was sent already."""
         try:
             self._worker.guard.admit(scope)  # before the body is read: who may not ask has no need to send one
         except RequestError as error:
@@ -109,6 +112,9 @@ class WindrowMiddleware:
             if len(parts) == 2 and parts[1] in _ACTIONS:
                 post = method == "POST"
                 return await self._posted(parts[0], parts[1], scope, receive) if post else self._not_allowed(b"POST")
+            if len(parts) == 2 and parts[1] == "batch":
+                post = method == "POST"
+                return await self._streamed(parts[0], scope, receive, send) if post else self._not_allowed(b"POST")
             if len(parts) == 1 and parts[0]:
                 return self._read(method, lambda: self._describe(parts[0]))
             if len(parts) == 3 and parts[0] == "requests" and parts[2] == "explanation":
@@ -178,6 +184,16 @@ class WindrowMiddleware:
             told = _told(error, request_id)
             reply = _unanswered(told, request_id)
         worker.metrics.observe("", "explanation", reply.status, time.perf_counter() - begin)
+        return reply
+
+    async def _streamed(self, name: str, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+        begin, worker, reply = time.perf_counter(), self._worker, None
+        try:
+            await worker.bulk.answer(name, scope, receive, send)
+        except RequestError as error:  # before the answer began: later ones are told in the stream
+            reply = self._failed(name, error, worker.plane.new_id())
+        known = name if name in worker.live.services else ""
+        worker.metrics.observe(known, "batch", reply.status if reply else 200, time.perf_counter() - begin)
         return reply
 
     async def _ingested(self, name: str, scope: Scope, receive: Receive) -> Reply:

@@ -9,23 +9,24 @@ from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
 from windrow.serving.explaining.explanation import KINDS
+from windrow.serving.forms import ARROW, NDJSON
 from windrow.serving.guard import ANY, needs
-from windrow.serving.requests import MAX_ROWS, MAX_TEXT
+from windrow.serving.requests import FLOAT32_MAX, MAX_ROWS, MAX_TEXT, REQUEST_ID
 from windrow.stores.ingest.catalogue import Stream
 
 _TYPES: dict[str, dict[str, Any]] = {
     "bool": {"type": "boolean"},
     "int32": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
     "int64": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
-    "float32": {"type": "number"},
-    "float64": {"type": "number"},
+    "float32": {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX},
+    "float64": {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX},
     "string": {"type": "string", "maxLength": MAX_TEXT},
-    "timestamp": {"type": "string", "format": "date-time"},
+    "timestamp": {"type": "string", "format": "date-time", "maxLength": 40},
 }
 _EVENT_TIME = {
     "type": ["string", "null"],
     "format": "date-time",
-    "description": "The time that is asked about; default: now",
+    "description": "The time that is asked about, from 1900 to 2199; default: now",
 }
 _EXPLAIN = {
     "name": "explain",
@@ -38,6 +39,12 @@ _EXPLAIN = {
 }
 _LOGGED = "Of the event, but no feature uses it: it is checked and logged, and changes no prediction"
 _FAILED = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_DEFAULT = {"description": "Why there is no answer, and what to do", "content": _FAILED}
+_STREAMED = (
+    "One JSON object per line, or record batches of an Arrow IPC stream. Read while you send: the service reads on only as its"
+    " answers are taken. A row that cannot be answered gets a line with its problem; one with `ended` says from which line"
+    " on nothing was answered."
+)
 _SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "An access key: windrow keys create NAME --scope ..."}
 }
@@ -62,7 +69,11 @@ def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | Non
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Problem": _problem(), "Outcomes": _outcomes()}
     for name, release in sorted(releases.items()):
-        schemas |= {f"{name}.Row": row_schema(release.contract), f"{name}.Answer": _answer(release)}
+        schemas |= {
+            f"{name}.Row": row_schema(release.contract),
+            f"{name}.Answer": _answer(release),
+            f"{name}.Line": _line(release),
+        }
         paths |= _paths(name)
     for name, stream in sorted((streams or {}).items()):
         schemas[f"ingest.{name}.Row"] = event_schema(stream)
@@ -151,6 +162,7 @@ def _paths(name: str) -> dict[str, Any]:
     }
     return {
         f"/v1/{name}/predict": {"post": predict},
+        f"/v1/{name}/batch": {"post": _stream(name)},
         f"/v1/{name}/outcomes": {
             "post": _operation(
                 f"{name}.outcomes",
@@ -190,6 +202,35 @@ def _explanation_path() -> dict[str, Any]:
     return {"/v1/requests/{id}/explanation": {"get": operation}}
 
 
+def _stream(name: str) -> dict[str, Any]:
+    sent, answered = (_items(f"#/components/schemas/{name}.{item}") for item in ("Row", "Line"))
+    return {
+        "operationId": f"{name}.batch",
+        "summary": "Predict as many rows as you send, answered while they arrive",
+        "description": _STREAMED,
+        "requestBody": {"required": True, "content": sent},
+        "responses": {"200": {"description": "The answers", "content": answered}, "default": _DEFAULT},
+    }
+
+
+def _items(schema: str) -> dict[str, Any]:
+    # OpenAPI has a word for the schema of each item, `itemSchema`, from 3.2 on.
+    whole = {"type": "string", "format": "binary"}
+    return {kind.decode(): {"schema": whole, "x-itemSchema": {"$ref": schema}} for kind in (NDJSON, ARROW)}
+
+
+def _line(release: Release) -> dict[str, Any]:
+    answer = _answer(release)
+    prediction = answer["properties"]["predictions"]["items"]
+    texts = dict.fromkeys(("request_id", "release"), {"type": "string"})
+    whole = {"type": "integer", "minimum": 0}
+    fields = {"line": whole, "row": whole, **texts, "now": answer["properties"]["now"], **prediction["properties"]}
+    told = {"type": "object", "properties": fields, "required": ["line", "row", *texts, "now", *prediction["required"]]}
+    extra = {"line": whole, "ended": {"type": "boolean", "description": "No row from this line on is answered"}}
+    wrong = {"type": "object", "properties": {**_problem()["properties"], **extra}, "required": ["line", "status"]}
+    return {"oneOf": [told, wrong]}
+
+
 def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": body}}
     return {
@@ -203,7 +244,7 @@ def _operation(id: str, summary: str, body: dict[str, Any], answer: dict[str, An
 def _responses(answer: dict[str, Any]) -> dict[str, Any]:
     return {
         "200": {"description": "The answer", "content": {"application/json": {"schema": answer}}},
-        "default": {"description": "Why there is no answer, and what to do", "content": _FAILED},
+        "default": _DEFAULT,
     }
 
 
@@ -229,9 +270,9 @@ def _answer(release: Release) -> dict[str, Any]:
 
 def _outcomes() -> dict[str, Any]:
     fields = {
-        "request_id": {"type": "string"},
-        "row": {"type": "integer", "minimum": 0, "default": 0},
-        "value": {"type": "number"},
+        "request_id": {"type": "string", "pattern": f"^{REQUEST_ID}$"},
+        "row": {"type": "integer", "minimum": 0, "maximum": MAX_ROWS - 1, "default": 0},
+        "value": _TYPES["float64"],
         "known_at": {"type": ["string", "null"], "format": "date-time"},
     }
     item = {"type": "object", "properties": fields, "required": ["request_id", "value"], "additionalProperties": False}

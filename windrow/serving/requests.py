@@ -21,8 +21,8 @@ MAX_BODY = 1 << 20
 MAX_ROWS = 1000
 MAX_TEXT = 1024
 
-_FLOAT32_MAX = 3.4028234663852886e38
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FLOAT32_MAX = 3.4028234663852886e38
+REQUEST_ID = "[A-Za-z0-9_.-]{1,64}"
 _TIME = 'a time with zone, such as "2026-01-31T09:00:00Z"'
 _FIRST, _END = parse_time("1900-01-01"), parse_time("2200-01-01")
 _AHEAD = duration("1d")
@@ -83,21 +83,34 @@ class RowReader:
         RequestError
             400 for what is not JSON or gives a field twice, 422 for what is not in the contract.
         """
-        made = (self._quick and self._quick.read(body)) or self.read_carefully(body)
-        if self._timed and None in made.times:
-            raise _no_time(made.times.index(None), many=len(made.times) > 1)
-        return made
+        return self._timely((self._quick and self._quick.read(body)) or self.read_carefully(body))
+
+    def read_line(self, line: bytes) -> Rows:
+        """Return the one row of a line of JSON; raise `RequestError` as `read` does."""
+        return self._timely((self._quick and self._quick.read(line)) or self._single(decode(line)))
+
+    def read_row(self, row: dict[str, Any]) -> Rows:
+        """Return one row, checked and taken over, that came in another form than JSON; raise `RequestError` (422)."""
+        return self._timely(self._single(row))
 
     def read_carefully(self, body: bytes) -> Rows:
         """Do what `read` does field by field; it decides, and knows what to say of a mistake."""
         document = decode(body)
         rows = document.get("rows")
         if type(rows) is not list:
-            return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
+            return self._single(document)
         _only(document, ("rows",), where="$")
         _count(rows, "rows")
         values = [self._row(row, f"$.rows[{i}]") for i, row in enumerate(rows)]
         return Rows(values, [row.pop(EVENT_TIME, None) for row in values])
+
+    def _timely(self, made: Rows) -> Rows:
+        if self._timed and None in made.times:
+            raise _no_time(made.times.index(None), many=len(made.times) > 1)
+        return made
+
+    def _single(self, document: dict[str, Any]) -> Rows:
+        return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
 
     def _row(self, row: Any, where: str) -> dict[str, Any]:
         # The checked values replace the given ones: the row is ours, and one dictionary is enough.
@@ -308,7 +321,7 @@ def _whole(low: int, high: int) -> _Check:
 def _number(value: Any) -> float:
     if type(value) is not float and type(value) is not int:
         raise _WrongError("a number")
-    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+    if not -FLOAT32_MAX <= value <= FLOAT32_MAX:
         raise _WrongError("a number within the range of float32, which models are given", "out-of-range")
     return float(value)
 
@@ -347,7 +360,7 @@ def _become_known(value: Any) -> int:
 
 
 def _request_id(value: Any) -> str:
-    if type(value) is not str or not _REQUEST_ID.fullmatch(value):
+    if type(value) is not str or not re.fullmatch(REQUEST_ID, value):
         raise _WrongError("a request_id of an earlier answer")
     return value
 
@@ -365,7 +378,7 @@ _CHECKS: dict[str, _Check] = {
     "string": _text,
     "timestamp": _timestamp,
 }
-_Float = Annotated[float, msgspec.Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
+_Float = Annotated[float, msgspec.Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 _QUICK: dict[str, Any] = {
     "bool": bool,
     "int32": Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],

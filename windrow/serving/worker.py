@@ -11,6 +11,7 @@ from pathlib import Path
 
 from windrow.errors import StoreError
 from windrow.serving.admission import Admission
+from windrow.serving.bulk import Bulk
 from windrow.serving.child import spawn
 from windrow.serving.explaining.explainer import Explainer
 from windrow.serving.guard import Guard
@@ -73,6 +74,7 @@ class Worker:
         self.plane = Plane(self.live, self._log)
         self.turn = Turn(self.plane)
         self.explainer = Explainer(settings)
+        self.bulk = Bulk(self.live, self.plane, self.guard)
         self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
         self.live.start()
         if self._with_committer:
