@@ -13,8 +13,8 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read by BentoML when it
 
 import bentoml
 
+from windrow.serving import supervisor
 from windrow.serving.asgi import WindrowMiddleware
-from windrow.serving.child import end_with_parent
 from windrow.serving.patience import limit_patience
 from windrow.serving.tls import bento_ssl
 from windrow.serving.worker import Worker
@@ -38,8 +38,13 @@ limit_patience()
 class WindrowService:
     """Every live prediction service of the project at ``/v1/{service}``."""
 
+    @bentoml.on_deployment
+    def begin() -> None:
+        """Refuse, in the supervisor, what each of its workers would refuse."""
+        supervisor.begin(settings)
+
     def __init__(self) -> None:
-        end_with_parent()
+        supervisor.end_with_supervisor()
         worker.start()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

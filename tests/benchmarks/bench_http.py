@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tests.benchmarks import rig
 from tests.benchmarks.harness import Row
 from tests.benchmarks.loader import Load, load
-from windrow.serving.child import spawn
+from windrow.serving.child import end_with_parent
 from windrow.serving.local_key import local_key
 from windrow.serving.run import free_port, start
 from windrow.settings import Settings
@@ -38,8 +38,8 @@ def rows() -> list[Row]:
         key = local_key(settings)
         urls = {
             "windrow": stack.enter_context(start(settings)).url + "/v1/fraud/predict",
-            "fastapi": stack.enter_context(_peer(lambda port: ["-m", "tests.benchmarks.peers", str(port)])),
-            "bentoml": stack.enter_context(_peer(_plain_bento)),
+            "fastapi": stack.enter_context(serving(lambda port: ["-m", "tests.benchmarks.peers", str(port)])),
+            "bentoml": stack.enter_context(serving(_plain_bento)),
         }
         loads = _loaded(urls, key)
     return [*_throughput(loads), *_latency(loads), _against_bentoml(loads)]
@@ -132,14 +132,20 @@ def _plain_bento(port: int) -> list[str]:
 
 
 @contextmanager
-def _peer(command: object) -> Iterator[str]:
+def serving(
+    command: Callable[[int], list[str]], *, path: str = "/predict", body: bytes = rig.BODY, python: Path | None = None
+) -> Iterator[str]:
+    """Run a peer by the Python arguments that `command` makes for a port; give its URL once it answers `body`."""
     port = free_port()
     environ = dict(os.environ)
     switch_off(environ)
-    process = spawn(command(port), environ=environ, folder=ROOT, output=subprocess.DEVNULL, own_group=True)  # type: ignore[operator]
-    url = f"http://127.0.0.1:{port}/predict"
+    process = subprocess.Popen(
+        [str(python or sys.executable), *command(port)], env=environ, cwd=ROOT, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}{path}"
     try:
-        _wait(url, process)
+        _wait(url, body, process)
         yield url
     finally:
         os.killpg(process.pid, 15)
@@ -150,13 +156,13 @@ def _peer(command: object) -> Iterator[str]:
             process.wait()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait(url: str, body: bytes, process: subprocess.Popen[bytes]) -> None:
     address, deadline = urlsplit(url), time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, "a peer ended while it was started"
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
         try:
-            connection.request("POST", address.path, rig.BODY, {"content-type": "application/json"})
+            connection.request("POST", address.path, body, {"content-type": "application/json"})
             if connection.getresponse().status == 200:
                 return
         except (OSError, http.client.HTTPException):

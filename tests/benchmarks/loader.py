@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 
 class Load(NamedTuple):
-    """Answers per second, and the 99th percentile of their milliseconds; `failed` counts all but 200."""
+    """Answers per second, median and 99th percentile of their milliseconds; `failed` counts all but 200."""
 
     per_second: float
+    p50_ms: float
     p99_ms: float
     failed: int
 
@@ -35,18 +36,19 @@ def load(url: str, body: bytes, *, connections: int, seconds: float, key: str) -
 def _wrk(url: str, body: bytes, connections: int, seconds: float, *, key: str) -> Load:
     with TemporaryDirectory() as folder:
         script = Path(folder) / "post.lua"
-        lua = f"wrk.method = 'POST'\nwrk.body = [[{body.decode()}]]\nwrk.headers['Content-Type'] = 'application/json'\n"
+        lua = f"wrk.method = 'POST'\nwrk.body = [==[{body.decode()}]==]\nwrk.headers['Content-Type'] = 'application/json'\n"
         lua += f"wrk.headers['Authorization'] = 'Bearer {key}'\n"
         script.write_text(lua)
         command = ["wrk", "-t1", f"-c{connections}", f"-d{int(seconds)}s", "--latency", "-s", str(script), url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
+    p50, p99 = (re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", said) for share in (50, 99))
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    if rate is None or p99 is None:
+    if rate is None or p50 is None or p99 is None:
         raise RuntimeError(f"wrk said: {said[-500:]}")
-    unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]]
-    return Load(float(rate[1]), float(p99[1]) * unit, int(failed[1]) if failed else 0)
+    unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    spent = (float(found[1]) * unit[found[2]] for found in (p50, p99))
+    return Load(float(rate[1]), *spent, int(failed[1]) if failed else 0)
 
 
 async def _own(url: str, body: bytes, connections: int, seconds: float, *, key: str) -> Load:
@@ -69,7 +71,8 @@ async def _own(url: str, body: bytes, connections: int, seconds: float, *, key: 
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    return Load(len(spent) / seconds, sorted(spent)[int(0.99 * len(spent))] * 1000, failed)
+    quantiles = (sorted(spent)[int(q * len(spent))] * 1000 for q in (0.5, 0.99))
+    return Load(len(spent) / seconds, *quantiles, failed)
 
 
 if __name__ == "__main__":

@@ -242,10 +242,10 @@ def test_a_copy_of_a_store_has_neither_its_keys_nor_its_audit(store: Metadata, u
 
 
 def test_each_state_of_an_experiment_is_one_more_row(store: Metadata) -> None:
-    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0)
+    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0, action="experiment started")
     (first,) = store.experiments("churn")
-    store.record_experiment("fraud", "other", {}, after=0)
-    store.record_experiment("churn", "trial", {"weight": 0.2}, after=first.number)
+    store.record_experiment("fraud", "other", {}, after=0, action="experiment started")
+    store.record_experiment("churn", "trial", {"weight": 0.2}, after=first.number, action="weights")
     assert [row.document for row in store.experiments("churn", name="trial")] == [{"weight": 0.1}, {"weight": 0.2}]
     assert [(row.service, row.name) for row in store.experiments()] == [
         ("churn", "trial"), ("fraud", "other"), ("churn", "trial"),
@@ -253,10 +253,21 @@ def test_each_state_of_an_experiment_is_one_more_row(store: Metadata) -> None:
 
 
 def test_of_two_who_change_experiments_of_a_service_at_once_the_second_is_refused(store: Metadata) -> None:
-    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0)
+    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0, action="experiment started")
     with pytest.raises(StoreError, match="experiments of service 'churn' were changed meanwhile"):
-        store.record_experiment("churn", "second", {}, after=0)
+        store.record_experiment("churn", "second", {}, after=0, action="experiment started")
     assert len(store.experiments()) == 1
+    assert len(store.audit()) == 1
+
+
+def test_each_change_of_an_experiment_is_in_the_audit_with_its_state(store: Metadata) -> None:
+    store.record_experiment("churn", "trial", {"weight": 0.1}, after=0, action="experiment started")
+    (first,) = store.experiments("churn")
+    store.record_experiment("churn", "trial", {"weight": 0.2}, after=first.number, action="experiment stopped")
+    assert [(r.who.partition(":")[0], r.action, r.subject, r.document) for r in store.audit()] == [
+        ("os", "experiment started", "churn/trial", {"weight": 0.1}),
+        ("os", "experiment stopped", "churn/trial", {"weight": 0.2}),
+    ]
 
 
 def test_what_was_measured_of_an_experiment_is_kept_newest_last(store: Metadata) -> None:

@@ -44,7 +44,11 @@ class Caller:
         self.app = WindrowMiddleware(_nothing_inside, worker=worker)
         self.signed = signed(make_key_for(worker, "admin"))
 
-    def __call__(
+    def __call__(self, method: str, path: str, body: Any = b"", **given: Any) -> Answered:
+        """Send one request in an event loop of its own; see `ask`."""
+        return asyncio.run(self.ask(method, path, body, **given))
+
+    async def ask(
         self,
         method: str,
         path: str,
@@ -71,7 +75,7 @@ class Caller:
             "headers": sent,
             "client": ("127.0.0.1", 50000),
         }
-        return asyncio.run(self._call({**facts, **scope}, parts))
+        return await self._call({**facts, **scope}, parts)
 
     def predict(self, body: Any, service: str = "fraud") -> Answered:
         return self("POST", f"/v1/{service}/predict", body)

@@ -44,6 +44,30 @@ def test_health_is_told_to_everybody(fraud: Caller, path: str) -> None:
     assert fraud("GET", path, headers=[]).status == 200
 
 
+def test_readiness_names_releases_and_reasons_only_to_a_key_that_may_know_how_things_are(fresh: Caller) -> None:
+    settings = fresh.worker.settings
+    world.release_fraud(settings)
+    eventually(lambda: fresh.worker.live.ready)
+    predicts, knows = (make_key_for(fresh.worker, scope) for scope in ("predict", "metrics"))
+    strangers = ([], signed(predicts), signed("wr_nothing"), [(b"cookie", b"windrow=x")])
+    told = [fresh("GET", "/readyz", headers=headers) for headers in strangers]
+    assert {(a.status, json.dumps(a.json)) for a in told} == {
+        (200, '{"status": "ready", "services": {"fraud": "ready"}}')
+    }
+    assert fresh("GET", "/readyz", headers=signed(knows)).json == {"status": "ready", "releases": {"fraud": "fraud-1"}}
+    world.release_fraud(settings, 2, promote=False)
+    (settings.home / "releases" / "fraud-2" / "model.onnx").write_bytes(b"broken")
+    metadata = Metadata(settings.metadata)
+    metadata.deploy("fraud", "fraud-2", reason="test", at=0)
+    metadata.close()
+    eventually(lambda: not fresh.worker.live.ready)
+    told = [fresh("GET", "/readyz", headers=headers) for headers in strangers]
+    assert {(a.status, a.json["detail"]) for a in told} == {(503, "Service 'fraud' is not ready")}
+    assert (
+        "model.onnx is not the file that was released" in fresh("GET", "/readyz", headers=signed(knows)).json["detail"]
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

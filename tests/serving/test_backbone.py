@@ -7,8 +7,9 @@ import logging
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,77 @@ def test_redis_killed_and_back_under_load_fails_no_request_and_is_noticed_both_w
     world.publish(caller.worker.settings)
     eventually(lambda: set(limits(1)) == {"present"})
     assert "breakers" not in caller("GET", "/readyz").json
+
+
+@pytest.mark.parametrize(
+    ("policies", "status"),
+    [
+        (Policies(), 503),
+        (Policies(store_away="predict"), 200),
+        (Policies(store_away="fallback", constant=0.02), 200),
+    ],
+)
+def test_a_worker_that_starts_without_redis_answers_as_declared_and_in_full_when_it_is_there(
+    tmp_path: Path, policies: Policies, status: int
+) -> None:
+    with redis_server() as server:
+        settings = Settings.read({**settings_in(tmp_path).environ(), "WINDROW_ONLINE": server.url})
+        world.publish(settings)
+        world.release_fraud(settings, policies=policies)
+        server.stop()
+        worker = Worker(settings, committer=False)
+        worker.start()
+        try:
+            eventually(lambda: worker.live.ready)
+            caller = Caller(worker)
+            answers = [caller.predict(GOOD) for _ in range(30)]
+            assert {answer.status for answer in answers} == {status}
+            if status == 200:
+                assert {a.json["predictions"][0]["statuses"]["limit"] for a in answers} == {"unavailable"}
+            server.start()  # empty at first: nothing yet, and no other answer
+            assert {caller.predict(GOOD).status for _ in range(30)} == {status}
+            world.publish(settings)
+            eventually(lambda: caller.predict(GOOD).json.get("predictions", [{}])[0].get("statuses") == PRESENT)
+        finally:
+            worker.close()
+
+
+@pytest.mark.slow
+def test_redis_killed_and_back_again_and_again_under_concurrent_load_fails_no_request(
+    on_redis: tuple[Caller, RedisServer],
+) -> None:
+    caller, server = on_redis
+    seen: list[tuple[int, str]] = []
+    ended = threading.Event()
+
+    async def one() -> None:
+        while not ended.is_set():
+            answer = await caller.ask("POST", "/v1/fraud/predict", GOOD)
+            seen.append((answer.status, answer.json["predictions"][0]["statuses"]["limit"]))
+            await asyncio.sleep(0)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(one() for _ in range(16)))
+
+    def told(status: str) -> Callable[[], bool]:
+        begun = len(seen)
+        return lambda: len([1 for _, found in seen[begun:] if found == status]) > 100
+
+    load = threading.Thread(target=lambda: asyncio.run(all_of_them()))
+    load.start()
+    try:
+        for _ in range(5):
+            eventually(told("present"), seconds=60)
+            server.stop()
+            eventually(told("unavailable"), seconds=60)
+            server.start()
+            world.publish(caller.worker.settings)
+        eventually(told("present"), seconds=60)
+    finally:
+        ended.set()
+        load.join()
+    assert {status for status, _ in seen} == {200}
+    assert {found for _, found in seen} == {"present", "unavailable"}
 
 
 def test_redis_that_hangs_costs_one_short_wait_and_not_one_for_each_request(

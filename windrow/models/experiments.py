@@ -52,7 +52,7 @@ class Experiments:
         check_unit(plan, golden)
         now = time.time_ns() // 1000
         made = replace(plan, buckets=_room(plan, known), started_at=now, changed_at=now, stopped_at=None)
-        self._record(made, after=number)
+        self._record(made, "experiment started", after=number)
         return made
 
     def reweigh(self, service: str, name: str, weights: Mapping[str, float], *, reason: str = "by hand") -> Experiment:
@@ -74,7 +74,7 @@ class Experiments:
         before = self._running(service, name)
         arms = _weighed(before, weights)
         changed = replace(before, arms=arms, changed_at=time.time_ns() // 1000, reason=reason)
-        self._record(changed, after=number)
+        self._record(changed, "experiment weights changed", after=number)
         return changed
 
     def stop(self, service: str, name: str, *, reason: str = "by hand") -> Experiment:
@@ -89,7 +89,7 @@ class Experiments:
         """
         number, _ = self._known(service)
         ended = replace(self._running(service, name), stopped_at=time.time_ns() // 1000, reason=reason)
-        self._record(ended, after=number)
+        self._record(ended, "experiment stopped", after=number)
         return ended
 
     def keep(self, service: str, name: str, measured: dict[str, Any]) -> None:
@@ -128,9 +128,9 @@ class Experiments:
         rows = self._metadata.experiments(service)
         return max((row.number for row in rows), default=0), self.list(service)
 
-    def _record(self, experiment: Experiment, *, after: int) -> None:
+    def _record(self, experiment: Experiment, action: str, *, after: int) -> None:
         document = msgspec.to_builtins(experiment)
-        self._metadata.record_experiment(experiment.service, experiment.name, document, after=after)
+        self._metadata.record_experiment(experiment.service, experiment.name, document, after=after, action=action)
 
     def _check_service(self, service: str) -> None:
         known = self._registry.services()

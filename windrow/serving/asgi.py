@@ -14,7 +14,7 @@ from windrow.errors import RefusedError, RequestError
 from windrow.serving import pages
 from windrow.serving.answers import HTML, Reply, as_problem, encode, problem
 from windrow.serving.explaining import answering
-from windrow.serving.guard import GRANT, LOGIN, LOGOUT, SESSION, require
+from windrow.serving.guard import GRANT, LOGIN, LOGOUT, READY, SESSION, require
 from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
 from windrow.serving.requests import MAX_BODY
@@ -59,7 +59,6 @@ class WindrowMiddleware:
         self._pages: dict[str, Callable[[], Reply]] = {
             "/healthz": lambda: Reply(200, b'{"status":"alive"}'),
             "/livez": lambda: Reply(200, b'{"status":"alive"}'),
-            "/readyz": lambda: Reply(200, encode(pages.readiness(worker))),
             "/metrics": lambda: Reply(200, worker.measured(), CONTENT_TYPE_LATEST.encode()),
             "/v1/openapi.json": self._openapi,
             "/docs.json": self._openapi,
@@ -133,6 +132,9 @@ class WindrowMiddleware:
             return await asyncio.to_thread(self._read, method, lambda: Reply(200, self._worker.card(id), HTML))
         if path == "/ui/lineage":
             return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
+        if path == READY:
+            told = GRANT in scope
+            return self._read(method, lambda: Reply(200, encode(pages.readiness(self._worker, detailed=told))))
         if path == "/":
             session = scope.get(SESSION)
             return self._read(method, lambda: Reply(200, pages.index(self._worker.live, sign_out(session)), HTML))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends (Linux; elsewhere nothing)."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends (Linux; elsewhere nothing).
+
+    `parent` is the id of the process that did: where it has ended already, this one ends now.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def spawn(
@@ -47,5 +54,5 @@ def spawn(
         stdout=output,
         stderr=output,
         start_new_session=own_group,
-        preexec_fn=end_with_parent,
+        preexec_fn=partial(end_with_parent, os.getpid()),
     )

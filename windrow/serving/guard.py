@@ -2,7 +2,7 @@
 
 | address | needs |
 |---|---|
-| ``/healthz``, ``/livez``, ``/readyz``, ``/ui/login`` | nothing |
+| ``/healthz``, ``/livez``, ``/readyz``, ``/ui/login`` | nothing; with ``metrics`` ``/readyz`` says which releases, and why not |
 | ``/v1/{service}/predict``, ``/v1/{service}/batch`` | ``predict`` |
 | ``/v1/{service}/outcomes`` | ``outcomes`` |
 | ``/v1/ingest/{name}`` | ``ingest`` |
@@ -22,7 +22,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from windrow.errors import RefusedError
+from windrow.errors import RefusedError, RequestError
 from windrow.serving.keyring import Grant, Keyring
 from windrow.serving.local import check_local
 from windrow.serving.sessions import Session, Sessions
@@ -32,7 +32,8 @@ LOGIN, LOGOUT = "/ui/login", "/ui/logout"
 GRANT, SESSION = "windrow.grant", "windrow.session"  # where an ASGI scope has them once the request is let in
 
 ANY, _NOTHING = "any", "nothing"
-_OPEN = frozenset(("/healthz", "/livez", "/readyz"))
+READY = "/readyz"
+_OPEN = frozenset(("/healthz", "/livez", READY))
 _FIXED = {"/metrics": "metrics", "/": "metrics", "/ui": "metrics", "/v1/openapi.json": ANY, "/docs.json": ANY}
 _ACTIONS = {"predict": "predict", "batch": "predict", "outcomes": "outcomes"}
 _READING = ("GET", "HEAD")
@@ -76,6 +77,8 @@ class Guard:
         """
         path = scope["path"]
         if path in _OPEN:
+            if path == READY:
+                self._recognise(scope)
             return
         if self._everybody is not None:
             check_local(scope)
@@ -90,6 +93,17 @@ class Guard:
         wait = grant.spend(time.monotonic_ns())
         if wait:
             raise _too_often(wait)
+
+    def _recognise(self, scope: Scope) -> None:
+        """Let in who may know how things are, and refuse nobody."""
+        try:
+            if self._everybody is not None:
+                check_local(scope)
+            grant = self._everybody or self._grant(scope)
+            require(grant, "metrics")
+        except RequestError:
+            return
+        scope[GRANT] = grant
 
     def _grant(self, scope: Scope) -> Grant:
         key, cookie = None, False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from windrow.errors import ModelError, NotFoundError, RequestError
+from windrow.errors import AwayError, ModelError, NotFoundError, RequestError
 from windrow.models.bundle import load_bundle, read_release
 from windrow.models.experiment import Experiment
 from windrow.models.experiments import newest
@@ -15,13 +17,14 @@ from windrow.serving.breaker import Breaker
 from windrow.serving.live import LiveService
 from windrow.serving.predictor import CompiledPredictor, Predictor
 from windrow.serving.side_process import SidePredictor
-from windrow.serving.store_guard import READ_SECONDS, GuardedStore
+from windrow.serving.store_guard import READ_SECONDS, GuardedStore, LateStore
 from windrow.serving.transformer import Transformer
 from windrow.serving.warmer import warm
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata, Span
 from windrow.stores.online.store import OnlineStore, open_online
 
+_log = logging.getLogger("windrow.serving")
 _ClockKey = tuple[tuple[str, ...], int]  # a release's sources, and the time it was trained at
 
 
@@ -38,7 +41,7 @@ class Loader:
         self._settings = settings
         self._metadata = Metadata(settings.metadata)
         self._registry = Registry(self._metadata, settings.folder("releases"))
-        self._online: OnlineStore | None = None
+        self._online: OnlineStore | LateStore | None = None
         self.breaker = Breaker()
         """Of the online store, which all releases share."""
         self._spans: Mapping[str, Span] = {}
@@ -71,8 +74,8 @@ class Loader:
         Raises
         ------
         WindrowError
-            If a file was changed, the model does not repeat its golden answers, or the online store
-            is not there.
+            If a file was changed, the model does not repeat its golden answers, or nothing was ever written to
+            the online store. One that is away is no reason: what to do without it is the release's policy.
         """
         release = self._registry.release(id)
         check_functions(release)
@@ -123,7 +126,13 @@ class Loader:
     def _store(self) -> GuardedStore:
         # Opened with the first release, not before: on a new machine nobody has written to it yet.
         if self._online is None:
-            self._online = open_online(self._settings.online, timeout=READ_SECONDS)
+            opened = partial(open_online, self._settings.online, timeout=READ_SECONDS)
+            try:
+                self._online = opened()
+            except AwayError as error:
+                # What becomes of requests meanwhile, each release says itself.
+                _log.error("%s; answering without it", error.what)
+                self._online = LateStore(opened)
         return GuardedStore(self._online, self.breaker)
 
     def _clock(self, release: Release) -> Callable[[], int]:

@@ -73,29 +73,35 @@ def _experiment(one: Experiment) -> dict[str, Any]:
     return {"experiment": one.name, **facts, "share": one.share}
 
 
-def readiness(worker: Worker) -> dict[str, Any]:
-    """Return the live releases by service, and the circuit breakers that are not closed.
+def readiness(worker: Worker, *, detailed: bool) -> dict[str, Any]:
+    """Return which services are ready; `detailed` with their live releases, and the circuit breakers that are not closed.
 
     Raises
     ------
     RequestError
-        503 until each has answered a warm-up prediction, and from the moment on in which the worker is to end.
+        503 until each has answered a warm-up prediction, and from the moment on in which the worker is to end. Only
+        a detailed one says what keeps a service.
     """
     live = worker.live
     if worker.admission.draining:
         raise RequestError(503, "draining", "The service is being stopped", next_step="ask another process")
     if live.ready:
-        told: dict[str, Any] = {n: s.release.id for n, s in sorted(live.services.items())}
-        resting = {name: state for name, state in worker.breakers().items() if state != "closed"}
-        return {"status": "ready", "releases": told} | ({"breakers": resting} if resting else {})
+        return _ready(worker) if detailed else {"status": "ready", "services": dict.fromkeys(live.services, "ready")}
     if live.failures:
         name, reason = next(iter(sorted(live.failures.items())))
-        raise RequestError(
-            503, "not-ready", f"Service {name!r} is not ready: {reason}", next_step=f"run `windrow releases {name}`"
-        )
+        what, step = f"Service {name!r} is not ready", f"run `windrow releases {name}`"
+        if not detailed:
+            raise RequestError(503, "not-ready", what, next_step="send a key with the scope metrics to be told why")
+        raise RequestError(503, "not-ready", f"{what}: {reason}", next_step=step)
     if live.loaded:
         raise RequestError(503, "not-ready", "No service has a live release", next_step="run `windrow run SERVICE`")
     raise RequestError(503, "not-ready", "The live releases are being loaded", next_step="ask again in a moment")
+
+
+def _ready(worker: Worker) -> dict[str, Any]:
+    told = {name: service.release.id for name, service in sorted(worker.live.services.items())}
+    resting = {name: state for name, state in worker.breakers().items() if state != "closed"}
+    return {"status": "ready", "releases": told} | ({"breakers": resting} if resting else {})
 
 
 def report(folder: Path, path: str) -> bytes:

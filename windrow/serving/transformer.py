@@ -9,6 +9,7 @@ of rows; the way there is short because it is on every request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from operator import itemgetter
@@ -394,7 +395,8 @@ def _reads(lookups: Sequence[Lookup], online: Store, places: Mapping[str, int]) 
         read = StoredRead(*needs) if keys.aggregate is None else _Aggregate(keys, *needs)
         read.parts, read.named = (mixed, False) if keys.stored else ((), bool(keys.fields))
         reads.append(read)
-        read.resolve()
+        with suppress(AwayError):  # then by the first row that is there
+            read.resolve()
     return reads
 
 

@@ -255,8 +255,10 @@ class Metadata:
             for r in self._rows(query)
         ]  # fmt: skip
 
-    def record_experiment(self, service: str, name: str, document: dict[str, Any], *, after: int) -> None:
+    def record_experiment(self, service: str, name: str, document: dict[str, Any], *, after: int, action: str) -> None:
         """Remember the next state of an experiment, decided by one who saw the service's rows up to number `after`.
+
+        The audit has the `action`, such as ``experiment started``, and that state in the same transaction.
 
         Raises
         ------
@@ -273,6 +275,7 @@ class Metadata:
                     next_step=f"look at them (windrow experiment list {service}), then try again",
                 )
             connection.execute(sa.insert(table).values(row))
+            self._audited(connection, operator(), action, f"{service}/{name}", document)
 
     def experiments(self, service: str | None = None, *, name: str | None = None) -> list[ExperimentRow]:
         """Return the states of all experiments, of a service or of one experiment, newest last."""

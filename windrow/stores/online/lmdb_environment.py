@@ -21,6 +21,7 @@ import msgspec
 
 from windrow.errors import AwayError, NotFoundError, StoreError
 from windrow.stores.online.directory import OWN, VERSION_KEY, Group
+from windrow.stores.online.lmdb_length import check_length
 from windrow.stores.online.store import NEXT_STEP
 
 MAP_SIZE = 1 << 30  # address space, not disk: the file grows as rows arrive, and the map doubles when it is full
@@ -103,18 +104,24 @@ class Environment:
     def check_file(self) -> None:
         """Open the folder's file again where it is another one than ours, or close ours where there is none.
 
-        The map of a removed file would go on answering with what it held. What follows finds it closed.
+        The map of a removed file would go on answering with what it held, that of one that was cut short would kill
+        the process. What follows finds it closed.
         """
+        if self.write or self._still_there():  # without the locks: to read a whole file takes its time
+            return
         with self.writing, self.lock:
-            if not self.write and not self._still_there():
+            if not self._still_there():
                 with suppress(AwayError):
                     self._reopen(current_file(self.path))
 
     def _still_there(self) -> bool:
         try:
-            return self._opened is not None and os.path.samestat(self._opened, self.file.stat())
-        except OSError:
+            if self._opened is None or not os.path.samestat(self._opened, self.file.stat()):
+                return False
+            check_length(self.file, self.env)
+        except (OSError, lmdb.Error):
             return False
+        return True
 
     def _look(self, txn: Any) -> None:
         """Forget what is remembered of the directory if it has changed since."""
@@ -168,6 +175,7 @@ class Environment:
                     # Only the first file is made here; the others come complete from a compaction.
                     create = self.write and _number(file) == 0
                     env = open_file(file, write=self.write, map_size=self.map_size, create=create)
+                    _check_opened(file, env)
             except StoreError:
                 if (newer := current_file(self.path)) == file:
                     raise
@@ -188,6 +196,14 @@ def open_file(file: Path, *, write: bool, map_size: int, sync: bool = True, crea
         str(file), subdir=False, map_size=map_size, readonly=not write, create=create,
         max_readers=512, max_spare_txns=4, readahead=False, sync=sync,
     )  # fmt: skip
+
+
+def _check_opened(file: Path, env: Any) -> None:
+    try:
+        check_length(file, env)
+    except OSError:
+        env.close()
+        raise
 
 
 _GUARD = threading.RLock()  # re-entrant: a store that is forgotten is closed by the garbage collector, anywhere
