@@ -18,6 +18,7 @@ import pytest
 from tests.serving import world
 from tests.serving.conftest import eventually
 from tests.serving.test_bento import settings_for
+from windrow.serving.local_key import local_key
 from windrow.serving.run import Running, start
 from windrow.settings import Settings
 from windrow.stores.lake import Lake
@@ -29,8 +30,9 @@ pytestmark = pytest.mark.xdist_group("bento")
 class Client(threading.Thread):
     """Sends requests until the service says that it ends, or refuses connections; keeps what became of each."""
 
-    def __init__(self, url: str, *, keep: bool) -> None:
+    def __init__(self, url: str, key: str, *, keep: bool) -> None:
         super().__init__()
+        self.headers = {"authorization": f"Bearer {key}"}
         self.address, self.keep = urlsplit(url), keep
         self.seen: Counter[object] = Counter()
         self.ids: list[str] = []
@@ -44,7 +46,7 @@ class Client(threading.Thread):
             except ConnectionRefusedError:
                 return
             try:
-                connection.request("POST", "/v1/fraud/predict", json.dumps(world.GOOD))
+                connection.request("POST", "/v1/fraud/predict", json.dumps(world.GOOD), self.headers)
                 answer = connection.getresponse()
                 told = json.loads(answer.read())
             except (OSError, http.client.HTTPException) as error:
@@ -64,8 +66,9 @@ class Client(threading.Thread):
 
 
 def _stopped_under_load(settings: Settings, stop: Callable[[Running], None]) -> list[Client]:
+    key = local_key(settings)  # before: a service that runs learns of a key with its next look
     with start(settings) as running:
-        clients = [Client(running.url, keep=keep) for keep in (True, True, True, True, False, False)]
+        clients = [Client(running.url, key, keep=keep) for keep in (True, True, True, True, False, False)]
         for client in clients:
             client.start()
         eventually(lambda: all(client.seen[200] > 20 for client in clients))
