@@ -66,6 +66,9 @@ def test_a_person_signs_in_predicts_by_keyboard_sees_why_and_finds_it_among_the_
     assert tab.say("document.querySelector('.big').innerText") == f"{output:.1%}"
     assert tab.say("document.querySelectorAll('.why svg rect').length") == 3
     assert tab.say("document.querySelector('#latest').parentElement.querySelector('tbody tr').innerText").split()[1:4] == ["card_id=1", f"{output:.1%}", "fraud-1"]  # fmt: skip
+    tab.tab_to("As a table")
+    tab.press("Enter")
+    tab.until(lambda: tab.shows("+0.") and tab.shows("adds"))
     tab.tab_to("Rule")
     tab.press("Enter")
     tab.until(lambda: tab.shows("precision"))

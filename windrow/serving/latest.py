@@ -50,7 +50,7 @@ class Latest:
             kept = self._kept.get(first.service)
             if kept is None:
                 kept = self._kept[first.service] = deque(maxlen=MOST)
-            kept.extend(records[-MOST:])
+            kept.extend(records)
 
     def of(self, service: str) -> list[LogRecord]:
         """Return the newest predictions of a service, newest first."""

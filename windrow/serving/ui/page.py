@@ -21,9 +21,9 @@ from windrow.clock import from_micros
 from windrow.errors import RequestError
 from windrow.models.policies import CONSTANT
 from windrow.schema import EVENT_TIME, Status
-from windrow.serving.answers import HTML, Reply, as_problem
+from windrow.serving.answers import HTML, Output, Reply, as_problem
 from windrow.serving.explaining.answering import seconds_of
-from windrow.serving.explaining.explanation import KINDS, decode, spoken
+from windrow.serving.explaining.explanation import KINDS, Explanation, Shapley, decode, spoken
 from windrow.serving.explaining.messages import Logged, checked_kind, vector_of
 from windrow.serving.guard import GRANT, SESSION, require
 from windrow.serving.sign_in import sign_out
@@ -161,7 +161,7 @@ class Ui:
             why = f'<p class="error">{escape(error.what)}. Next: {escape(error.next_step or "try another kind")}.</p>'
             return msgspec.structs.replace(shown, why=why)
         if made is not None:
-            return msgspec.structs.replace(shown, why=decode(made)._repr_html_())
+            return msgspec.structs.replace(shown, why=_why(decode(made)))
         return _pending(service.name, shown, _whole(asked.get("again", "0")))
 
     async def _explanation(self, shown: _Shown) -> bytes | None:
@@ -235,7 +235,7 @@ def _result(service: LiveService, shown: _Shown | None, *, may_see: bool) -> str
         return section("Prediction", note(step if may_see else f"{step} It takes the scope explain."), id="prediction")
     body = _answer(service, shown.record) if shown.record is not None else note(f"Request {shown.request_id}, row {shown.row}, from the log.")  # fmt: skip
     tabs = "".join(_tab(service.name, shown, kind) for kind in KINDS)
-    return section("Prediction", f'{body}<nav class="tabs" aria-label="Why">{tabs}</nav><div class="why" aria-live="polite">{shown.why}</div>', id="prediction")  # fmt: skip
+    return section("Prediction", f'{body}<nav class="tabs" aria-label="Why">{tabs}</nav><div class="why" role="region" tabindex="0" aria-label="Explanation" aria-live="polite">{shown.why}</div>', id="prediction")  # fmt: skip
 
 
 def _answer(service: LiveService, record: LogRecord) -> str:
@@ -253,6 +253,19 @@ def _answer(service: LiveService, record: LogRecord) -> str:
     bar = "" if share is None else f'<div class="bar" aria-hidden="true"><svg viewBox="0 0 100 1" preserveAspectRatio="none"><rect width="{100 * share:.2f}" height="1" fill="var(--accent)"/></svg></div>'  # fmt: skip
     given = table(("input", "value", "status"), inputs, name="What the model was given")
     return f'<p class="big">{safe(_speaker(service)(record))}</p>{bar}{facts(told)}<details><summary>What the model was given</summary>{given}</details>'
+
+
+def _why(made: Explanation) -> str:
+    """Return an explanation as a picture or a rule; Shapley values as a table too, for who cannot see the picture."""
+    if not isinstance(made, Shapley):
+        return made._repr_html_()
+    rows = [(c.feature, spoken(c.value), _added(c.contribution)) for c in made.contributions]
+    values = table(("input", "value", "adds"), rows, name="Contributions")
+    return f"{made._repr_html_()}<details><summary>As a table</summary>{values}</details>"
+
+
+def _added(amount: Output) -> str:
+    return ", ".join(f"{one:+.4g}" for one in (amount if isinstance(amount, list) else [amount]))
 
 
 def _tab(service: str, shown: _Shown, kind: str) -> str:

@@ -50,7 +50,7 @@ def latest(service: str, records: Sequence[LogRecord], output: Callable[[LogReco
         for r in records[:SHOWN]
     ]  # fmt: skip
     head = ("time (UTC)", "keys", "prediction", "answered by", "arms", "degraded", "latency")
-    said = note(f"The newest {len(rows)} of this worker's last ten minutes. A time leads to why.")
+    said = note("The newest of this worker's last ten minutes. Its time leads to why.")
     return section("Latest predictions", table(head, rows, name="Latest predictions") + said, id="latest", wide=True)
 
 
@@ -95,7 +95,7 @@ def latencies(records: Sequence[LogRecord], p99_ms: float | None) -> str:
     spent["all of them"] = sorted(sum(r.stages_us.values()) for r in records)
     rows = [(stage, _micros(_at(values, 0.5)), _micros(_at(values, 0.99))) for stage, values in spent.items()]
     budget = f" Its budget is {p99_ms:g} ms at p99." if p99_ms is not None else ""
-    said = note(f"Of the newest {len(records)} rows of this worker.{budget}")
+    said = note(f"Over this worker's newest predictions ({len(records)}).{budget}")
     return section("Latency", table(("stage", "p50", "p99"), rows, name="Latency by stage") + said, id="latency")
 
 
