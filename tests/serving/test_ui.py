@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.serving import world
 from tests.serving.conftest import Answered, Caller, eventually, make_key_for, settings_in
 from tests.serving.test_sign_in import cookie_of, csrf_of, sign_in
@@ -233,6 +234,13 @@ def test_only_the_newest_predictions_are_kept_and_each_service_has_its_own() -> 
     assert [r.request_id for r in latest.of("busy")] == [str(n) for n in range(3 * MOST - 1, 2 * MOST - 1, -1)]
     assert (latest.of("quiet"), latest.of("never")) == ([], [])
     assert len(written) == 3 * MOST + 2
+
+
+def test_a_built_service_has_every_file_that_its_pages_are_made_from() -> None:
+    written = (ROOT / "bento" / "bentofile.yaml").read_text()
+    endings = {file.suffix for file in (ROOT / "windrow" / "serving").rglob("*.*") if file.suffix != ".pyc"}
+    assert endings == {".py", ".html", ".css"}
+    assert [ending for ending in endings if f'"windrow/**/*{ending}"' not in written] == []
 
 
 DTYPES = {
