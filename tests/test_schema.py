@@ -41,7 +41,7 @@ def test_a_reserved_name_is_refused(name: str) -> None:
 
 
 def test_the_reserved_names_are_those_of_the_http_interface() -> None:
-    assert RESERVED_NAMES == ("ingest", "requests", "openapi.json", "services")
+    assert RESERVED_NAMES == ("ingest", "requests", "openapi.json", "services", "lineage", "login", "logout")
 
 
 @pytest.mark.parametrize("name", ["", "Fraud", "1st", "_x", "a-b", "a b", "ä", "a" * 64, "a\n"])

@@ -18,7 +18,7 @@ KEY_DTYPES = ("int32", "int64", "string")
 EVENT_TIME, KNOWN_AT, SEQ = "event_time", "known_at", "_seq"
 SYSTEM_COLUMNS = (EVENT_TIME, KNOWN_AT, SEQ)
 
-RESERVED_NAMES = ("ingest", "requests", "openapi.json", "services")
+RESERVED_NAMES = ("ingest", "requests", "openapi.json", "services", "lineage", "login", "logout")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 

@@ -330,8 +330,9 @@ def test_metrics_count_requests_by_service_route_and_status(fresh: Caller) -> No
 def test_the_page_lists_the_services_and_loads_nothing_from_elsewhere(fraud: Caller) -> None:
     page = fraud("GET", "/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert b'<a href="/v1/fraud">fraud</a>' in page.body
-    assert b"http" not in page.body.replace(b"<!doctype html>", b"")
+    assert b'<a href="/ui/fraud">fraud</a>' in page.body
+    assert b"http" not in page.body.replace(b"xmlns='http://www.w3.org/2000/svg'", b"")
+    assert fraud("GET", "/ui").body == page.body
 
 
 def test_a_report_is_served_by_its_address(fraud: Caller) -> None:

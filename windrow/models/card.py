@@ -10,16 +10,12 @@ from windrow.clock import from_micros, spoken
 from windrow.features.contract import Contract
 from windrow.models.policies import Policy
 from windrow.models.release import Release
+from windrow.models.style import STYLE
 
 FILE = "card.html"
 # The page is one file: nothing may be fetched or run by it, whatever a name in it looks like.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:52rem;padding:0 1rem;color:#111;background:#fff}"
-    "h2{margin-top:1.8rem;font-size:1.15rem}table{border-collapse:collapse;width:100%}"
-    "td,th{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid #ddd;vertical-align:top}"
-    ".passed{color:#075}.failed{color:#a00;font-weight:600}"
-)
+_STYLE = STYLE + "main{max-width:56rem}h2{margin-top:1.8rem}"
 
 _DURATIONS = ("window", "matures_after")  # of a label, in microseconds
 
@@ -49,8 +45,8 @@ def card(release: Release) -> str:
     body = "".join(f"<h2>{escape(title)}</h2>{html}" for title, html in sections.items() if html)
     title = escape(f"Release {release.id}")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><main><h1>{title}</h1>{body}</main></body></html>"
     )
 
 

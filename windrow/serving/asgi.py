@@ -14,11 +14,13 @@ from windrow.errors import RefusedError, RequestError
 from windrow.serving import pages
 from windrow.serving.answers import HTML, Reply, as_problem, encode, problem
 from windrow.serving.explaining import answering
-from windrow.serving.guard import GRANT, LOGIN, LOGOUT, READY, SESSION, require
+from windrow.serving.guard import GRANT, LOGIN, LOGOUT, READY, require
 from windrow.serving.lineage_page import lineage_page
 from windrow.serving.openapi import openapi
 from windrow.serving.requests import MAX_BODY
-from windrow.serving.sign_in import FORM, sign_out
+from windrow.serving.sign_in import FORM, for_people
+from windrow.serving.ui.look import problem_page
+from windrow.serving.ui.page import Ui
 from windrow.serving.worker import Worker
 
 Scope = MutableMapping[str, Any]
@@ -56,6 +58,7 @@ class WindrowMiddleware:
     def __init__(self, app: App, *, worker: Worker) -> None:
         self._app, self._worker = app, worker
         self._client: Any = None
+        self._ui = Ui(worker)
         self._pages: dict[str, Callable[[], Reply]] = {
             "/healthz": lambda: Reply(200, b'{"status":"alive"}'),
             "/livez": lambda: Reply(200, b'{"status":"alive"}'),
@@ -135,11 +138,27 @@ class WindrowMiddleware:
         if path == READY:
             told = GRANT in scope
             return self._read(method, lambda: Reply(200, encode(pages.readiness(self._worker, detailed=told))))
-        if path == "/":
-            session = scope.get(SESSION)
-            return self._read(method, lambda: Reply(200, pages.index(self._worker.live, sign_out(session)), HTML))
+        if path in ("/", "/ui"):
+            return self._read(method, lambda: self._ui.index(scope))
+        if path.startswith("/ui/") and path.count("/") == 2 and path != "/ui/":
+            return await self._service_page(path.removeprefix("/ui/"), scope, receive)
         page = self._pages.get(path)
         return self._read(method, page) if page else self._read("GET", _nothing_here)
+
+    async def _service_page(self, name: str, scope: Scope, receive: Receive) -> Reply:
+        method = scope["method"]
+        if method not in ("GET", "HEAD", "POST"):
+            return self._not_allowed(b"GET, HEAD, POST")
+        try:
+            if method == "POST":
+                return await self._ui.tried(name, scope, await read_body(scope, receive, kind=FORM))
+            return await self._ui.shown(name, scope)
+        except _GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for predictions, in words for people
+            request_id = self._worker.plane.new_id()
+            told = _told(error, request_id)
+            return problem_page(told) if for_people(scope) else _unanswered(told, request_id)
 
     async def _posted(self, name: str, action: str, scope: Scope, receive: Receive) -> Reply:
         begin, worker = time.perf_counter(), self._worker

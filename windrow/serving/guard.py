@@ -7,12 +7,14 @@
 | ``/v1/{service}/outcomes`` | ``outcomes`` |
 | ``/v1/ingest/{name}`` | ``ingest`` |
 | ``/v1/requests/...`` | ``explain`` |
-| ``/metrics``, ``/``, ``/ui/...`` | ``metrics``: how things are, read by machines and by people |
+| ``/metrics``, ``/``, ``/ui/...`` | ``metrics``: how things are, read by machines and by people; in ``/ui/{service}`` also
+  ``predict`` for its form, and ``explain`` for single predictions |
 | ``/v1/{service}``, ``/v1/openapi.json``, ``/docs.json`` | any key: who may call needs the description |
 | anything else | ``admin``; others are told that there is nothing |
 
 A key comes in ``Authorization: Bearer ...``, the one header that every proxy and log knows to hide, or stands behind the
-cookie of a session. Requests with a cookie that change something carry the session's CSRF token in ``x-csrf-token``.
+cookie of a session. Requests with a cookie that change something carry the session's CSRF token in ``x-csrf-token``; the
+forms of the pages carry it as the field ``csrf``.
 Rates are counted per key and worker: two replicas let through twice as much.
 """
 
@@ -37,6 +39,7 @@ _OPEN = frozenset(("/healthz", "/livez", READY))
 _FIXED = {"/metrics": "metrics", "/": "metrics", "/ui": "metrics", "/v1/openapi.json": ANY, "/docs.json": ANY}
 _ACTIONS = {"predict": "predict", "batch": "predict", "outcomes": "outcomes"}
 _READING = ("GET", "HEAD")
+_FORMS = "/ui/"  # what is posted here is a form with the token as a field, checked where it is read
 _CHALLENGE = b'Bearer realm="windrow"'
 _SECOND = 1_000_000_000
 
@@ -127,7 +130,7 @@ class Guard:
         session = self.sessions.find(scope) if cookie else None
         if session is None:
             raise _no_key("There is no access key", "send the header Authorization: Bearer wr_...")
-        if scope["method"] not in _READING and scope["path"] != LOGOUT:  # that form's field is checked where it is read
+        if scope["method"] not in _READING and not scope["path"].startswith(_FORMS):
             session.check_csrf(_header(scope, b"x-csrf-token"))
         scope[SESSION] = session
         return session

@@ -1,8 +1,7 @@
-"""The documents of a worker that are not predictions: its page, its services, its readiness, its reports."""
+"""The documents of a worker that are not predictions: its services, its readiness, its reports."""
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
 from time import time_ns
@@ -18,27 +17,6 @@ if TYPE_CHECKING:
     from windrow.serving.worker import Worker
 
 _REPORT = re.compile(r"/ui/reports/([a-z][a-z0-9_]{0,62})/([A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.html)")
-_STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:46rem;padding:0 1rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
-
-
-def index(live: LiveServices, signed_in: str = "") -> bytes:
-    """Return the page at ``/``: the live services with links, nothing from elsewhere; `signed_in` is HTML."""
-    rows = "".join(_index_row(service) for _, service in sorted(live.services.items()))
-    table = (
-        f"<table><tr><th>service<th>release<th>predict{rows}</table>"
-        if rows
-        else "<p>No service is live yet: run <code>windrow run SERVICE</code>.</p>"
-    )
-    links = " · ".join(
-        f'<a href="{path}">{path}</a>' for path in ("/ui/lineage", "/v1/openapi.json", "/readyz", "/metrics")
-    )
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>windrow</title><style>{_STYLE}</style><h1>windrow</h1>{table}<p>{links}</p>{signed_in}</html>'
-    return page.encode()
-
-
-def _index_row(service: LiveService) -> str:
-    name, release = html.escape(service.name), html.escape(service.release.id)
-    return f'<tr><td><a href="/v1/{name}">{name}</a><td><a href="/ui/releases/{release}">{release}</a><td><code>POST /v1/{name}/predict</code>'
 
 
 def describe(service: LiveService, live: LiveServices) -> dict[str, Any]:

@@ -112,25 +112,38 @@ class RowReader:
     def _single(self, document: dict[str, Any]) -> Rows:
         return Rows([self._row(document, "$")], [document.pop(EVENT_TIME, None)])
 
+    def mistakes(self, row: Mapping[str, Any]) -> dict[str, RequestError]:
+        """Return what is wrong with each field of one row, in the row's order: for people, who mend all of it at once."""
+        found = dict[str, RequestError]()
+        for name, value in row.items():
+            try:
+                self._value(name, value, "$")
+            except RequestError as error:
+                found[name] = error
+        found |= {name: self._missing(name, "$") for name in self._needed if name not in row}
+        return found | ({EVENT_TIME: _no_time(0, many=False)} if self._timed and EVENT_TIME not in row else {})
+
     def _row(self, row: Any, where: str) -> dict[str, Any]:
         # The checked values replace the given ones: the row is ours, and one dictionary is enough.
         if type(row) is not dict:
             raise RequestError(
                 422, "wrong-type", "A row must be an object", where=where, next_step='write {"field": value, ...}'
             )
-        checks = self._checks
         for name, value in row.items():
-            check = checks.get(name)
-            if check is None:
-                raise _unknown(name, list(self._checks), where)
-            try:
-                row[name] = check(value)
-            except _WrongError as wrong:
-                raise self._refused(name, value, wrong, f"{where}.{name}") from None
+            row[name] = self._value(name, value, where)
         for name in self._needed:
             if name not in row:
                 raise self._missing(name, where)
         return row
+
+    def _value(self, name: str, value: Any, where: str) -> Any:
+        check = self._checks.get(name)
+        if check is None:
+            raise _unknown(name, list(self._checks), where)
+        try:
+            return check(value)
+        except _WrongError as wrong:
+            raise self._refused(name, value, wrong, f"{where}.{name}") from None
 
     def _check_of(self, field: Field) -> _Check:
         check = _CHECKS[field.dtype]

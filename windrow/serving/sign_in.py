@@ -14,19 +14,12 @@ from windrow.serving.answers import HTML, Reply
 from windrow.serving.guard import LOGIN, LOGOUT, SESSION, Guard
 from windrow.serving.keyring import Grant
 from windrow.serving.sessions import Session, cookie_header
+from windrow.serving.ui.look import SAFE, document
 
 FORM = b"application/x-www-form-urlencoded"
 NEEDED = "metrics"  # what the pages at /ui need, so a key without it opens none
 _LONGEST = 4096
 _PLACE = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,500}")
-_STYLE = "body{font:16px/1.5 system-ui,sans-serif;margin:4rem auto;max-width:30rem;padding:0 1rem}input,button{font:inherit;width:100%;padding:.4rem;margin:.3rem 0;box-sizing:border-box}[role=alert]{color:#a40000}"
-_SAFE = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)  # fmt: skip
-
 Scope = MutableMapping[str, Any]
 
 
@@ -80,8 +73,7 @@ class SignIn:
     def wanted(self, scope: Scope) -> Reply | None:
         """Return the way to the form for a browser that asked for a page without a session, else None."""
         path: str = scope["path"]
-        asks = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
-        if not asks or scope["method"] != "GET" or not (path == "/" or path.startswith("/ui")):
+        if not for_people(scope) or scope["method"] != "GET" or not (path == "/" or path.startswith("/ui")):
             return None
         query = scope.get("query_string", b"").decode("latin-1")
         return _moved(f"{LOGIN}?next={quote(_place(path + (query and '?' + query)), safe='')}")
@@ -91,26 +83,31 @@ class SignIn:
         await asyncio.to_thread(self._guard.keyring.audit, grant, action, "ui")
 
 
+def for_people(scope: Scope) -> bool:
+    """Return whether a browser asks for a page."""
+    return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+
+
 def sign_out(session: Session | None) -> str:
     """Return the HTML of a form that ends a session; nothing where there is none."""
     if session is None:
         return ""
     name = html.escape(session.grant.name)
-    return f'<form method="post" action="{LOGOUT}"><input type="hidden" name="csrf" value="{session.csrf}">signed in with {name} <button>Sign out</button></form>'
+    return f'<form method="post" action="{LOGOUT}"><input type="hidden" name="csrf" value="{session.csrf}"><span>{name}</span><button>Sign out</button></form>'
 
 
 def _form(place: str, told: str = "", *, status: int = 200) -> Reply:
     alert = f'<p role="alert">{html.escape(told)}</p>' if told else ""
-    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in - windrow</title><style>{_STYLE}</style>
-<h1>windrow</h1>{alert}<form method="post" action="{LOGIN}"><label>Access key
-<input name="key" type="password" autocomplete="off" spellcheck="false" required autofocus></label>
-<input type="hidden" name="next" value="{html.escape(place)}"><button>Sign in</button></form>
-<p>A key with the scope <code>{NEEDED}</code>; <code>windrow keys create NAME --scope {NEEDED}</code> makes one.</p></html>"""
-    return Reply(status, page.encode(), HTML, more=_SAFE)
+    body = f"""<section class="narrow" aria-labelledby="sign-in"><h1 id="sign-in">Sign in</h1>{alert}<form method="post" action="{LOGIN}">
+<label for="key">Access key</label><input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required autofocus aria-describedby="hint">
+<input type="hidden" name="next" value="{html.escape(place)}"><button class="main">Sign in</button></form>
+<p class="hint" id="hint">A key with the scope <code>{NEEDED}</code>; with <code>predict</code> and <code>explain</code> it also opens the form and single predictions:
+<code>windrow keys create NAME --scope {NEEDED} --scope predict --scope explain</code></p></section>"""
+    return document("Sign in", body, status=status)
 
 
 def _moved(place: str, *more: tuple[bytes, bytes]) -> Reply:
-    return Reply(303, b"", HTML, more=((b"location", place.encode()), *more, *_SAFE))
+    return Reply(303, b"", HTML, more=((b"location", place.encode()), *more, *SAFE))
 
 
 def _place(given: str | None) -> str:

@@ -17,6 +17,7 @@ from windrow.serving.explaining.explainer import Explainer
 from windrow.serving.guard import Guard
 from windrow.serving.ingest import Ingest
 from windrow.serving.keyring import Keyring
+from windrow.serving.latest import Latest
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
 from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
@@ -71,7 +72,8 @@ class Worker:
         self._loader = Loader(settings)
         self.live = LiveServices(self._loader, loaded=settle)
         self._log = _log_writer(settings.folder("log"))
-        self.plane = Plane(self.live, self._log)
+        self.latest = Latest(self._log)
+        self.plane = Plane(self.live, self.latest)
         self.turn = Turn(self.plane)
         self.explainer = Explainer(settings)
         self.bulk = Bulk(self.live, self.plane, self.guard)

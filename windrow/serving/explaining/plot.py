@@ -7,7 +7,7 @@ from html import escape
 
 SHOWN = 12
 _ROW, _LABEL, _WIDTH, _LONGEST = 22, 260, 640, 34
-_MIDDLE, _HALF = 440, 150
+_MIDDLE, _HALF = 430, 145
 _UP, _DOWN = "#1b7f5c", "#b3402a"  # readable on white and on black, and differing in lightness too
 _CARD = "border:1px solid #8886;border-radius:6px;padding:8px 12px;max-width:760px;font-size:13px"
 

@@ -1,0 +1,1 @@
+"""The pages for people, made here as HTML: nothing from elsewhere, and no script at all."""
