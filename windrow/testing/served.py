@@ -240,12 +240,12 @@ class Served:
         """
         query = f"?explain={explain}" if explain else ""
         body = rows if isinstance(rows, Mapping) else {"rows": list(rows)}
-        return self._answer("POST", f"/v1/{self.declared.name}/predict{query}", body)
+        return self._posted(f"/v1/{self.declared.name}/predict{query}", body)
 
     def outcomes(self, values: Mapping[str, float]) -> None:
         """Tell what came of requests: id -> value, each of the request's first row."""
         told = [{"request_id": id, "value": value} for id, value in values.items()]
-        self._answer("POST", f"/v1/{self.declared.name}/outcomes", {"outcomes": told})
+        self._posted(f"/v1/{self.declared.name}/outcomes", {"outcomes": told})
 
     def ask(self, method: str, address: str, body: Any = None) -> tuple[int, bytes]:
         """Return status and body of any request, signed with this machine's key, on one kept-alive connection."""
@@ -262,8 +262,8 @@ class Served:
                     raise
         raise AssertionError("unreachable")
 
-    def _answer(self, method: str, address: str, body: Any) -> Any:
-        status, data = self.ask(method, address, body)
+    def _posted(self, address: str, body: Any) -> Any:
+        status, data = self.ask("POST", address, body)
         if status >= _BAD:
             told = data.decode(errors="replace")[:500]
             raise StoreError(f"{address} was answered with {status}", exists=told, next_step="see what it says")
