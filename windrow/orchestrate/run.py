@@ -120,10 +120,14 @@ def run_service(
 
 
 def run_notebooks(settings: Settings, *, on_step: OnStep | None = None, package: str = "assets") -> list[Step]:
-    """Run every notebook of the project that is no service's model, as the UI would; see `run_service`."""
+    """Run every notebook that reads what the project stored and is no service's model, as the UI would.
+
+    See `run_service`. A notebook that reads nothing has a world of its own, and says nothing of this project.
+    """
     defs = definitions(package, settings, on_step=on_step)
-    keys = [key.to_user_string() for key in defs.resolve_asset_graph().materializable_asset_keys]
-    chosen = sorted(key for key in keys if key.startswith("notebooks/"))
+    graph = defs.resolve_asset_graph()
+    reading = [key.to_user_string() for key in graph.materializable_asset_keys if graph.get(key).parent_keys]
+    chosen = sorted(key for key in reading if key.startswith("notebooks/"))
     if not chosen:
         return []
     with _instance(settings) as instance:
