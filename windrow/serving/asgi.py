@@ -261,7 +261,8 @@ class WindrowMiddleware:
         return Reply(405, problem(error, self._worker.plane.new_id()), _PROBLEM, allow)
 
     def _describe(self, name: str) -> Reply:
-        return Reply(200, encode(pages.describe(self._worker.live.service(name), self._worker.live)))
+        worker = self._worker
+        return Reply(200, encode(pages.describe(worker.live.service(name), worker.live, worker.plane.stages)))
 
     def _report(self, path: str) -> Reply:
         return Reply(200, pages.report(self._worker.reports, path), HTML)

@@ -20,6 +20,7 @@ from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
 from windrow.serving.shadows import Shadows
+from windrow.serving.stages import Stages
 from windrow.stores.log import LogRecord
 
 _clock = time.perf_counter_ns
@@ -73,11 +74,13 @@ class Plane:
         Those who are asked afterwards.
     arms
         (service, experiment, arm) -> rows that were answered.
+    stages
+        What each step of it takes.
     """
 
     def __init__(self, services: Services, log: Log) -> None:
         self._services, self._log, self.backbone = services, log, Backbone()
-        self.shadows, self.arms = Shadows(log.append), Counter[tuple[str, str, str]]()
+        self.shadows, self.arms, self.stages = Shadows(log.append), Counter[tuple[str, str, str]](), Stages()
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -122,10 +125,17 @@ class Plane:
         batch = _together(asks)
         parts = divided(batch, self._services.dispatcher(batch.service))
         scored = [await self._scored(batch, part) for part in parts]
+        predicted = _clock()
         self._log.append([record for one in scored for record in recorded(batch, one)])
+        logged = _clock()
         for one in scored:
             self.shadows.offer(batch, one)
-        return self._answers(asks, batch, scored)
+        made = self._answers(asks, batch, scored)
+        features, model = _spent(scored)
+        checked = asks[0].validated - asks[0].begun
+        written, spoken_in = logged - predicted, _clock() - logged
+        self.stages.observe(batch.service.name, checked, features, model, written, spoken_in, len(asks))
+        return made
 
     async def _scored(self, batch: Batch, part: Part) -> Scored:
         begun, given = _clock(), Given(batch.values, batch.times, batch.begun)
@@ -145,6 +155,7 @@ class Plane:
         for one in scored:
             for route in one.part.routes or ():
                 self.arms.update((batch.service.name, *arm) for arm in route.arms.items())
+                self.stages.observe_arms(batch.service.name, route.arms, one.answers.done - one.begun)
         made, at = [], 0
         for ask in asks:
             end = at + len(ask.rows.values)
@@ -182,6 +193,14 @@ class Plane:
             record.release, record.event_time = service.release.id, service.now()
             record.known_at = record.event_time
         self._log.append([record])
+
+
+def _spent(scored: Sequence[Scored]) -> tuple[int, int]:
+    """Return the nanoseconds of reading features and of the models."""
+    if len(scored) == 1:
+        answers = scored[0].answers
+        return answers.gathered - scored[0].begun, answers.done - answers.gathered
+    return sum(s.answers.gathered - s.begun for s in scored), sum(s.answers.done - s.answers.gathered for s in scored)
 
 
 def _together(asks: Sequence[Ask]) -> Batch:

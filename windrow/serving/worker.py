@@ -99,6 +99,8 @@ class Worker:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
         self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
+        self.metrics.stages = self.plane.stages
+        self.metrics.budgets = {n: s.release.p99_ms for n, s in self.live.services.items() if s.release.p99_ms}
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         backbone = self.plane.backbone
