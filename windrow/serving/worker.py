@@ -19,6 +19,7 @@ from windrow.serving.keyring import Keyring
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
 from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
+from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
 from windrow.serving.sign_in import SignIn
 from windrow.serving.turn import Turn
@@ -49,6 +50,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
         self.settings, self.metrics, self.admission = settings, Metrics(), Admission()
+        self.notes = Notes(settings.note_every)
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
         self._stop = threading.Event()
