@@ -140,6 +140,9 @@ class WindrowMiddleware:
         if admission.draining or admission.in_flight >= admission.most:
             return self._turned_away(name, action, request_id)
         admission.in_flight += 1
+        spans = worker.plane.spans
+        if spans is not None:
+            spans.come(request_id, scope["headers"])
         try:
             body = await read_body(scope, receive)
             kinds = _kinds(scope) if action == "predict" else ()
@@ -153,6 +156,8 @@ class WindrowMiddleware:
             reply = self._failed(name, error, request_id)
         finally:
             admission.in_flight -= 1
+            if spans is not None:
+                spans.gone(request_id)
         # Latencies of predictions are not those of explanations.
         self._observe(name, "explain" if kinds else action, reply.status, time.perf_counter() - begin, request_id)
         return reply

@@ -20,6 +20,7 @@ from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
 from windrow.serving.shadows import Shadows
+from windrow.serving.spans import Spans
 from windrow.serving.stages import Stages
 from windrow.stores.log import LogRecord
 
@@ -76,11 +77,14 @@ class Plane:
         (service, experiment, arm) -> rows that were answered.
     stages
         What each step of it takes.
+    spans
+        Who is told that of each request; None for nobody.
     """
 
     def __init__(self, services: Services, log: Log) -> None:
         self._services, self._log, self.backbone = services, log, Backbone()
         self.shadows, self.arms, self.stages = Shadows(log.append), Counter[tuple[str, str, str]](), Stages()
+        self.spans: Spans | None = None
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -135,6 +139,8 @@ class Plane:
         checked = asks[0].validated - asks[0].begun
         written, spoken_in = logged - predicted, _clock() - logged
         self.stages.observe(batch.service.name, checked, features, model, written, spoken_in, len(asks))
+        if self.spans is not None:
+            _trace(self.spans, asks, scored, (predicted, logged, logged + spoken_in))
         return made
 
     async def _scored(self, batch: Batch, part: Part) -> Scored:
@@ -201,6 +207,13 @@ def _spent(scored: Sequence[Scored]) -> tuple[int, int]:
         answers = scored[0].answers
         return answers.gathered - scored[0].begun, answers.done - answers.gathered
     return sum(s.answers.gathered - s.begun for s in scored), sum(s.answers.done - s.answers.gathered for s in scored)
+
+
+def _trace(spans: Spans, asks: Sequence[Ask], scored: Sequence[Scored], after: tuple[int, int, int]) -> None:
+    gathered, (predicted, logged, end) = scored[0].answers.gathered, after
+    shared = (scored[0].begun, gathered), (gathered, scored[-1].answers.done), (predicted, logged), (logged, end)
+    for ask in asks:
+        spans.answered(ask.request_id, ask.service.name, ask.service.release.id, [(ask.begun, ask.validated), *shared])
 
 
 def _together(asks: Sequence[Ask]) -> Batch:

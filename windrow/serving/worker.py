@@ -22,6 +22,7 @@ from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
 from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
 from windrow.serving.sign_in import SignIn
+from windrow.serving.spans import open_spans
 from windrow.serving.turn import Turn
 from windrow.settings import Settings
 from windrow.stores.ingest.status import told
@@ -73,6 +74,7 @@ class Worker:
         self.live = LiveServices(self._loader, loaded=settle)
         self._log = _log_writer(settings.folder("log"))
         self.plane = Plane(self.live, self._log)
+        self.plane.spans = open_spans(os.environ)
         self.turn = Turn(self.plane)
         self.explainer = Explainer(settings)
         self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
@@ -91,6 +93,8 @@ class Worker:
         self.live.close()
         self._keyring.close()
         self.plane.shadows.close()
+        if self.plane.spans is not None:
+            self.plane.spans.close()
         self._log.close()
         self._loader.close()
         for keeper in (self._committer, self._applier):
