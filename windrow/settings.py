@@ -53,6 +53,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     insecure
         Whether the online service asks for no access keys (`WINDROW_INSECURE=1`, ``windrow up --insecure``); it answers
         this machine only then.
+    note_every
+        One in so many good requests (`WINDROW_NOTE_EVERY`) gets a line in the online service's output, as every failed,
+        refused or slow one does; default 0: none of them.
     tls_cert, tls_key
         Files (`WINDROW_TLS_CERT`, `WINDROW_TLS_KEY`) with the certificate, its chain after it, and the private key, both
         in PEM: the online service speaks HTTPS. Default: neither.
@@ -79,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sink_postgres: str = ""
     keep_releases: int = 3
     insecure: bool = False
+    note_every: int = 0
     tls_cert: str = ""
     tls_key: str = ""
 
@@ -106,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
             insecure=_flag(given, "INSECURE"),
+            note_every=_whole(given, "NOTE_EVERY", 0),
             tls_cert=_file(given, "TLS_CERT"),
             tls_key=_file(given, "TLS_KEY"),
         )
@@ -148,6 +153,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
         values |= {"INSECURE": int(self.insecure), "TLS_CERT": self.tls_cert, "TLS_KEY": self.tls_key}
+        values |= {"NOTE_EVERY": self.note_every or ""}
         values |= {"BRANCH": "", "ENV": self.env, **{name: template(str(values[name]), self.env) for name in _PLACES}}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
@@ -186,11 +192,13 @@ def _file(given: Mapping[str, str], name: str) -> str:
 
 
 def _whole(given: Mapping[str, str], name: str, default: int) -> int:
-    text = given.get(name, str(default))
+    if name not in given:
+        return default
+    text = given[name]
     # Half a release is none, and with room for no byte every event would be refused.
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
         raise SettingsError(
-            f"{_PREFIX}{name} is {text!r}", next_step=f"write a whole number above 0, such as {default}"
+            f"{_PREFIX}{name} is {text!r}", next_step=f"write a whole number above 0, such as {default or 100}"
         )
     return int(text)
 

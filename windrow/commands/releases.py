@@ -68,7 +68,12 @@ def _releases(registry: Registry, service: str) -> list[dict[str, Any]]:
     history, live = registry.history(service), registry.live(service)
     signed = {d.release: _signed(d) for d in history if d.override}
     return [
-        {**_row(release), "live": live is not None and release.id == live.id, "override": signed.get(release.id, "")}
+        {
+            **_row(release),
+            "latency": _latency(release),
+            "live": live is not None and release.id == live.id,
+            "override": signed.get(release.id, ""),
+        }
         for release in reversed(registry.list(service))
     ]
 
@@ -102,6 +107,17 @@ def _row(release: Release) -> dict[str, Any]:
         "metrics": ", ".join(f"{name} {value:.4g}" for name, value in release.metrics.items()),
         "gates": _gates(release),
     }
+
+
+def _latency(release: Release) -> str:
+    """Say what the online service found when it was to go live, or that it has not been timed."""
+    from windrow.serving.budget import latency_folder, read_timed
+    from windrow.settings import Settings
+
+    if release.p99_ms is None:
+        return ""
+    found = read_timed(latency_folder(Settings.read()), release.id)
+    return f"not timed; budget {release.p99_ms:g} ms" if found is None else str(found)
 
 
 def _gates(release: Release) -> str:

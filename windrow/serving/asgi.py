@@ -167,6 +167,9 @@ class WindrowMiddleware:
         if admission.draining or admission.in_flight >= admission.most:
             return self._turned_away(name, action, request_id)
         admission.in_flight += 1
+        spans = worker.plane.spans
+        if spans is not None:
+            spans.come(request_id, scope["headers"])
         try:
             body = await read_body(scope, receive)
             kinds = _kinds(scope) if action == "predict" else ()
@@ -180,10 +183,18 @@ class WindrowMiddleware:
             reply = self._failed(name, error, request_id)
         finally:
             admission.in_flight -= 1
-        known = name if name in worker.live.services else ""
+            if spans is not None:
+                spans.gone(request_id)
         # Latencies of predictions are not those of explanations.
-        worker.metrics.observe(known, "explain" if kinds else action, reply.status, time.perf_counter() - begin)
+        self._observe(name, "explain" if kinds else action, reply.status, time.perf_counter() - begin, request_id)
         return reply
+
+    def _observe(self, name: str, route: str, status: int, seconds: float, request_id: str) -> None:
+        worker = self._worker
+        service = worker.live.services.get(name)
+        known, budget = ("", None) if service is None else (name, service.release.p99_ms)
+        worker.metrics.observe(known, route, status, seconds)
+        worker.notes.take(request_id, known, route, status, seconds, budget_ms=budget if route == "predict" else None)
 
     async def _predicted(self, name: str, body: bytes, *, request_id: str, kinds: tuple[str, ...]) -> Reply:
         worker, begun = self._worker, time.monotonic()
@@ -273,7 +284,7 @@ class WindrowMiddleware:
     def _turned_away(self, name: str, action: str, request_id: str) -> Reply:
         # Neither read nor logged: it costs next to nothing, so that there is time for those who are answered.
         told = self._worker.admission.refusal()
-        self._worker.metrics.observe(name if name in self._worker.live.services else "", action, told.status, 0.0)
+        self._observe(name, action, told.status, 0.0, request_id)
         return _unanswered(told, request_id)
 
     def _read(self, method: str, page: Callable[[], Reply]) -> Reply:
@@ -298,7 +309,8 @@ class WindrowMiddleware:
         return Reply(405, problem(error, self._worker.plane.new_id()), _PROBLEM, allow)
 
     def _describe(self, name: str) -> Reply:
-        return Reply(200, encode(pages.describe(self._worker.live.service(name), self._worker.live)))
+        worker = self._worker
+        return Reply(200, encode(pages.describe(worker.live.service(name), worker.live, worker.plane.stages)))
 
     def _report(self, path: str) -> Reply:
         return Reply(200, pages.report(self._worker.reports, path), HTML)

@@ -14,6 +14,7 @@ from windrow.models.experiments import newest
 from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
 from windrow.serving.breaker import Breaker
+from windrow.serving.budget import Budget, latency_folder
 from windrow.serving.live import LiveService
 from windrow.serving.predictor import CompiledPredictor, Predictor
 from windrow.serving.side_process import SidePredictor
@@ -41,6 +42,7 @@ class Loader:
         self._settings = settings
         self._metadata = Metadata(settings.metadata)
         self._registry = Registry(self._metadata, settings.folder("releases"))
+        self._budget = Budget(latency_folder(settings))
         self._online: OnlineStore | LateStore | None = None
         self.breaker = Breaker()
         """Of the online store, which all releases share."""
@@ -74,19 +76,23 @@ class Loader:
         Raises
         ------
         WindrowError
-            If a file was changed, the model does not repeat its golden answers, or nothing was ever written to
-            the online store. One that is away is no reason: what to do without it is the release's policy.
+            If a file was changed, the model does not repeat its golden answers, nothing was ever written to the
+            online store, or it takes longer than its service's latency budget. A store that is away is no reason:
+            what to do without it is the release's policy.
         """
+        self._budget.recall(id)
         release = self._registry.release(id)
         check_functions(release)
         online = self._store() if release.contract.lookups else None
         transformer = Transformer(release.contract, online, defaults=release.policies.defaults)
         predictor = self._predictor(release)
         try:
-            return warm(LiveService(release, transformer, predictor, self._clock(release), self._override(release)))
+            made = LiveService(release, transformer, predictor, self._clock(release), self._override(release))
+            self._budget.check(warm(made))
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()
             raise
+        return made
 
     def card(self, id: str) -> bytes:
         """Return the model card of a release; raise `RequestError` (404) where there is none."""

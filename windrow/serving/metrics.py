@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from windrow.serving.stages import STAGES, Stages
+
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -52,6 +54,7 @@ class Metrics:
         self.ingest, self.backbone = IngestFacts(), BackboneFacts()
         self.arms: Mapping[tuple[str, str, str], int] = {}
         self.shadows: Mapping[tuple[str, str, str], int] = {}
+        self.stages, self.budgets = Stages(), dict[str, float]()
 
     def observe(self, service: str, route: str, status: int, seconds: float) -> None:
         """Count one request to a live service (or to "", where there is none)."""
@@ -90,9 +93,32 @@ class Metrics:
         for service, release in sorted(self.live.items()):
             live.add_metric([service, release], 1)
         yield live
+        yield from self._timed()
         yield from self._held()
         yield from self._dispatched()
         yield from self._ingested()
+
+    def _timed(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+        spent = HistogramMetricFamily("windrow_stage_seconds", "Of each request, by stage", labels=["service", "stage"])
+        budget = GaugeMetricFamily("windrow_latency_budget_seconds", "Declared for the p99", labels=["service"])
+        share = GaugeMetricFamily(
+            "windrow_stage_budget_share", "The p99 of a stage by the latency budget", labels=["service", "stage"]
+        )
+        for service, held in sorted(self.stages.services.items()):
+            for stage, histogram in zip(STAGES, held, strict=True):
+                spent.add_metric([service, stage], list(histogram.cumulated()), histogram.seconds)
+        for service, most in sorted(self.budgets.items()):
+            budget.add_metric([service], most / 1000)
+            for stage, found in self.stages.spent(service, budget_ms=most).items():
+                share.add_metric([service, stage], found.share or 0.0)
+        arms = HistogramMetricFamily(
+            "windrow_arm_seconds", "Features and model, by row", labels=["service", "experiment", "arm"]
+        )
+        for labels, histogram in sorted(self.stages.arms.items()):
+            arms.add_metric(list(labels), list(histogram.cumulated()), histogram.seconds)
+        yield from (spent, budget, share, arms)
 
     def _held(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -12,6 +12,7 @@ from windrow.errors import RequestError, listed
 from windrow.models.experiment import Experiment
 from windrow.serving.live import LiveService, LiveServices
 from windrow.serving.openapi import row_schema
+from windrow.serving.stages import Stages
 
 if TYPE_CHECKING:
     from windrow.serving.worker import Worker
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 _REPORT = re.compile(r"/ui/reports/([a-z][a-z0-9_]{0,62})/([A-Za-z0-9][A-Za-z0-9_.-]{0,200}\.html)")
 
 
-def describe(service: LiveService, live: LiveServices) -> dict[str, Any]:
-    """Return what ``GET /v1/{service}`` says: the schema of a request, who answers it, and what is tried on it."""
+def describe(service: LiveService, live: LiveServices, stages: Stages) -> dict[str, Any]:
+    """Return what ``GET /v1/{service}`` says: the schema of a request, who answers it how fast, and what is tried on it."""
     release, dispatcher = service.release, live.dispatcher(service)
     return {
         "service": release.service,
@@ -32,6 +33,8 @@ def describe(service: LiveService, live: LiveServices) -> dict[str, Any]:
         "backend_reason": release.backend_reason,
         "unknown_entity": release.unknown_entity,
         "policies": release.policies,
+        "p99_ms": release.p99_ms,
+        "stages": {n: s._asdict() for n, s in stages.spent(release.service, budget_ms=release.p99_ms).items()},
         "request": row_schema(release.contract),
         "features": [{"name": f.name, "dtype": f.dtype} for f in release.contract.features],
         "groups": release.groups,

@@ -20,6 +20,8 @@ from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
 from windrow.serving.shadows import Shadows
+from windrow.serving.spans import Spans
+from windrow.serving.stages import Stages
 from windrow.stores.log import LogRecord
 
 _clock = time.perf_counter_ns
@@ -73,11 +75,16 @@ class Plane:
         Those who are asked afterwards.
     arms
         (service, experiment, arm) -> rows that were answered.
+    stages
+        What each step of it takes.
+    spans
+        Who is told that of each request; None for nobody.
     """
 
     def __init__(self, services: Services, log: Log) -> None:
         self._services, self._log, self.backbone = services, log, Backbone()
-        self.shadows, self.arms = Shadows(log.append), Counter[tuple[str, str, str]]()
+        self.shadows, self.arms, self.stages = Shadows(log.append), Counter[tuple[str, str, str]](), Stages()
+        self.spans: Spans | None = None
         self._prefix, self._count = secrets.token_hex(6), itertools.count(1)
 
     def new_id(self) -> str:
@@ -122,10 +129,23 @@ class Plane:
         batch = _together(asks)
         parts = divided(batch, self._services.dispatcher(batch.service))
         scored = [await self._scored(batch, part) for part in parts]
+        predicted = _clock()
         self._log.append([record for one in scored for record in recorded(batch, one)])
+        logged = _clock()
         for one in scored:
             self.shadows.offer(batch, one)
-        return self._answers(asks, batch, scored)
+        made = self._answers(asks, batch, scored)
+        self._observe(asks, scored, (predicted, logged, _clock()))
+        return made
+
+    def _observe(self, asks: Sequence[Ask], scored: Sequence[Scored], moments: tuple[int, int, int]) -> None:
+        """Count what the stages took; `moments` are when the answers were there, were logged and were written out."""
+        features, model = _spent(scored)
+        checked, (predicted, logged, ended) = asks[0].validated - asks[0].begun, moments
+        name = asks[0].service.name
+        self.stages.observe(name, checked, features, model, logged - predicted, ended - logged, len(asks))
+        if self.spans is not None:
+            _trace(self.spans, asks, scored, moments)
 
     async def _scored(self, batch: Batch, part: Part) -> Scored:
         begun, given = _clock(), Given(batch.values, batch.times, batch.begun)
@@ -145,6 +165,7 @@ class Plane:
         for one in scored:
             for route in one.part.routes or ():
                 self.arms.update((batch.service.name, *arm) for arm in route.arms.items())
+                self.stages.observe_arms(batch.service.name, route.arms, one.answers.done - one.begun)
         made, at = [], 0
         for ask in asks:
             end = at + len(ask.rows.values)
@@ -182,6 +203,21 @@ class Plane:
             record.release, record.event_time = service.release.id, service.now()
             record.known_at = record.event_time
         self._log.append([record])
+
+
+def _spent(scored: Sequence[Scored]) -> tuple[int, int]:
+    """Return the nanoseconds of reading features and of the models."""
+    if len(scored) == 1:
+        answers = scored[0].answers
+        return answers.gathered - scored[0].begun, answers.done - answers.gathered
+    return sum(s.answers.gathered - s.begun for s in scored), sum(s.answers.done - s.answers.gathered for s in scored)
+
+
+def _trace(spans: Spans, asks: Sequence[Ask], scored: Sequence[Scored], after: tuple[int, int, int]) -> None:
+    gathered, (predicted, logged, end) = scored[0].answers.gathered, after
+    shared = (scored[0].begun, gathered), (gathered, scored[-1].answers.done), (predicted, logged), (logged, end)
+    for ask in asks:
+        spans.answered(ask.request_id, ask.service.name, ask.service.release.id, [(ask.begun, ask.validated), *shared])
 
 
 def _together(asks: Sequence[Ask]) -> Batch:

@@ -21,8 +21,10 @@ from windrow.serving.latest import Latest
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
 from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
+from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
 from windrow.serving.sign_in import SignIn
+from windrow.serving.spans import open_spans
 from windrow.serving.turn import Turn
 from windrow.settings import Settings
 from windrow.stores.ingest.status import told
@@ -51,6 +53,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
         self.settings, self.metrics, self.admission = settings, Metrics(), Admission()
+        self.notes = Notes(settings.note_every)
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
         self._stop = threading.Event()
@@ -74,6 +77,7 @@ class Worker:
         self._log = _log_writer(settings.folder("log"))
         self.latest = Latest(self._log)
         self.plane = Plane(self.live, self.latest)
+        self.plane.spans = open_spans(os.environ)
         self.turn = Turn(self.plane)
         self.explainer = Explainer(settings)
         self.bulk = Bulk(self.live, self.plane, self.guard)
@@ -93,6 +97,8 @@ class Worker:
         self.live.close()
         self._keyring.close()
         self.plane.shadows.close()
+        if self.plane.spans is not None:
+            self.plane.spans.close()
         self._log.close()
         self._loader.close()
         for keeper in (self._committer, self._applier):
@@ -103,6 +109,8 @@ class Worker:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
         self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
+        self.metrics.stages = self.plane.stages
+        self.metrics.budgets = {n: s.release.p99_ms for n, s in self.live.services.items() if s.release.p99_ms}
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
         backbone = self.plane.backbone
