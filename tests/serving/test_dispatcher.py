@@ -63,7 +63,7 @@ class Rig(Caller):
         found = live.dispatcher(live.service("fraud"))
         return () if found is None else found.experiments
 
-    def ask(self, card: int) -> Any:
+    def answers(self, card: int) -> Any:
         answered = self.predict({**GOOD, "card_id": card})
         assert answered.status == 200, answered.body
         return answered.json
@@ -112,7 +112,7 @@ def expected(experiment: Experiment) -> dict[int, str]:
 
 
 def test_without_an_experiment_an_answer_has_the_fields_it_always_had(rig: Rig) -> None:
-    answer = rig.ask(1)
+    answer = rig.answers(1)
     assert list(answer) == ["request_id", "service", "release", "predictions", "now"]
     assert list(answer["predictions"][0]) == ["value", "statuses", "probability"]
 
@@ -124,7 +124,7 @@ def test_each_arm_answers_its_units_and_says_so_in_answer_and_log(rig: Rig) -> N
     assert set(arms.values()) == {"golden", "new", "holdout"}
     for card, arm in arms.items():
         release = "fraud-2" if arm == "new" else "fraud-1"
-        answer = rig.ask(card)
+        answer = rig.answers(card)
         assert answer["release"] == release
         assert answer["predictions"][0]["arms"] == {"trial": arm}
         assert answer["predictions"][0]["value"] == pytest.approx(VALUES[release], abs=1e-6)
@@ -156,7 +156,7 @@ def test_requests_of_one_turn_are_answered_as_if_they_were_alone(rig: Rig) -> No
     rig.change(trial={})
     bodies = [{**GOOD, "card_id": card} for card in CARDS]
     together = [json.loads(answer) for answer in rig.together(bodies)]
-    alone = [rig.ask(card) for card in CARDS]
+    alone = [rig.answers(card) for card in CARDS]
     for one, other in zip(together, alone, strict=True):
         assert {**one, "request_id": ""} == {**other, "request_id": ""}
 
@@ -170,14 +170,14 @@ def test_a_row_that_is_refused_is_named_by_its_place_in_the_request(rig: Rig) ->
 
 def test_weights_take_effect_and_a_stopped_experiment_leaves_no_trace_in_answers(rig: Rig) -> None:
     rig.change(trial={"arms": weighed({"new": ("fraud-2", 1.0)})})
-    assert {rig.ask(card)["release"] for card in CARDS} == {"fraud-2"}
+    assert {rig.answers(card)["release"] for card in CARDS} == {"fraud-2"}
     rig.act(lambda known: known.reweigh("fraud", "trial", {"new": 0.0}))
     rig.wait()
-    assert {rig.ask(card)["release"] for card in CARDS} == {"fraud-1"}
+    assert {rig.answers(card)["release"] for card in CARDS} == {"fraud-1"}
     assert rig.logged()[-1].propensities == {"trial": 1.0}
     rig.act(lambda known: known.stop("fraud", "trial"))
     rig.wait()
-    assert "arms" not in rig.ask(1)["predictions"][0]
+    assert "arms" not in rig.answers(1)["predictions"][0]
     assert rig.logged()[-1].arms == {}
 
 
@@ -188,7 +188,7 @@ def test_golden_follows_the_live_release_while_an_experiment_runs(rig: Rig) -> N
     Registry(metadata, rig.worker.settings.folder("releases")).promote("fraud", "fraud-3", reason="test")
     metadata.close()
     eventually(lambda: rig.worker.live.service("fraud").release.id == "fraud-3" and rig.running)
-    assert {card: rig.ask(card)["release"] for card in CARDS} == {
+    assert {card: rig.answers(card)["release"] for card in CARDS} == {
         card: "fraud-2" if arm == "new" else "fraud-3" for card, arm in arms.items()
     }
 
@@ -199,9 +199,9 @@ def test_the_challenger_may_become_golden(rig: Rig) -> None:
     Registry(metadata, rig.worker.settings.folder("releases")).promote("fraud", "fraud-2", reason="test")
     metadata.close()
     eventually(lambda: rig.worker.live.service("fraud").release.id == "fraud-2" and rig.running)
-    assert {rig.ask(card)["release"] for card in CARDS} == {"fraud-2"}
+    assert {rig.answers(card)["release"] for card in CARDS} == {"fraud-2"}
     assert set(expected(rig.running[0]).values()) == {
-        rig.ask(card)["predictions"][0]["arms"]["trial"] for card in CARDS
+        rig.answers(card)["predictions"][0]["arms"]["trial"] for card in CARDS
     }
 
 
@@ -212,7 +212,7 @@ def test_of_two_layers_the_older_experiment_chooses_and_the_other_is_assigned_on
     patterns = Counter[tuple[bool, bool]]()
     for card in CARDS:
         ours, others = first(unit_of(card)), second(unit_of(card))
-        said = rig.ask(card)
+        said = rig.answers(card)
         wanted = {"first": ours, "second": others} if ours else {"second": others}
         assert said["predictions"][0]["arms"] == wanted
         exposed = "fraud-2" if ours == "new" else "fraud-3" if ours is None and others == "third" else "fraud-1"
@@ -225,7 +225,7 @@ def test_of_two_layers_the_older_experiment_chooses_and_the_other_is_assigned_on
 def test_an_experiment_of_shadows_alone_leaves_the_choice_to_the_next(rig: Rig) -> None:
     listening = {"arms": weighed({}), "shadows": ("fraud-3",), "layer": "listening"}
     rig.change(watch=listening, trial={"arms": weighed({"new": ("fraud-2", 1.0)})})
-    answer = rig.ask(1)
+    answer = rig.answers(1)
     assert answer["release"] == "fraud-2"
     assert rig.logged()[-1].arms == {"watch": "golden", "trial": "new"}
     assert rig.logged()[-1].experiment == "trial"
@@ -233,7 +233,7 @@ def test_an_experiment_of_shadows_alone_leaves_the_choice_to_the_next(rig: Rig) 
 
 def test_every_request_is_in_the_experiment_whose_unit_is_the_request(rig: Rig) -> None:
     rig.change(trial={"unit": ("request",)})
-    answers = [rig.ask(1) for _ in range(40)]
+    answers = [rig.answers(1) for _ in range(40)]
     assert Counter(a["predictions"][0]["arms"]["trial"] for a in answers).keys() == {"golden", "new"}
     rows = rig.predict({"rows": [{**GOOD, "card_id": card} for card in CARDS]}).json["predictions"]
     assert len({row["arms"]["trial"] for row in rows}) == 1
@@ -246,7 +246,7 @@ def test_a_challenger_that_cannot_be_loaded_pauses_its_experiment_and_golden_ans
     assert "model.onnx is not the file that was released" in rig.worker.live.paused["fraud/trial"]
     assert rig.worker.live.ready
     assert rig("GET", "/v1/fraud").json["paused"].keys() == {"fraud/trial"}
-    assert {rig.ask(card)["release"] for card in CARDS} == {"fraud-1"}
+    assert {rig.answers(card)["release"] for card in CARDS} == {"fraud-1"}
     assert rig.logged()[-1].arms == {}
 
 
