@@ -126,6 +126,13 @@ def test_a_candidate_that_clears_its_gates_goes_live_with_the_reason(good):
     )
 
 
+def test_a_release_that_is_not_to_be_promoted_clears_its_gates_and_leaves_what_is_live(dataset, tmp_path):
+    release, other = released(fraud(), dataset, tmp_path, promote=False)
+    assert release.passed
+    assert other.registry.list("fraud") == [release]
+    assert other.registry.live("fraud") is None
+
+
 def test_a_candidate_that_fails_a_gate_is_visible_and_leaves_what_is_live(dataset, tmp_path):
     first, other = released(fraud(), dataset, tmp_path)
     second = train(fraud(gates=[Gate("brier", at_most=0.0)]), dataset, registry=other.registry, metadata=other.metadata)
