@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 TRIAL, CHALLENGER, WEIGHT = "trial", "challenger", 0.5
 RATE = 150  # requests a second at most: one caller, and two cores that do everything else as well
-EXPLAIN_EVERY = 100  # requests
-_TICKETS = 120.0  # seconds until the last explanation must be there
+EXPLAIN_FIRST, EXPLAIN_EVERY = 5, 100  # requests
+_TICKETS = 240.0  # seconds until the last explanation must be there
 
 Tell = Callable[[str], None]
 Step = Callable[[str, float], None]
@@ -245,7 +245,7 @@ class _Asking:
         except StoreError:
             self.answers.append(None)
         answer = self.answers[-1]
-        if answer is not None and len(self.answers) % EXPLAIN_EVERY == EXPLAIN_EVERY // 2:
+        if answer is not None and len(self.answers) % EXPLAIN_EVERY == EXPLAIN_FIRST:
             self._explaining.ask(answer.request_id)
         return self.spent < self._seconds
 

@@ -55,7 +55,7 @@ def _figures(result: RigResult) -> dict[str, str]:
         "from the cache": "off" if result.cached is None else f"{result.cached:,}",
         "degraded": f"{result.degraded:,} rows; {result.fallbacks:,} answered by another",
         "online = offline": f"{result.equal:,} of {result.audited:,} logged vectors",
-        "drift": ", ".join(result.drifted) or f"none in {result.judged} columns",
+        "drift": ", ".join(result.drifted) or (f"none in {result.judged} columns" if result.judged else "too few rows"),
     }
 
 
