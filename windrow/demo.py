@@ -13,6 +13,7 @@ from windrow.clock import duration
 from windrow.discover import services as find_services
 from windrow.errors import NotFoundError, listed
 from windrow.features.source import Every
+from windrow.live_events import Live, ask_live
 from windrow.live_hours import fresh_online, live_through, past_ticks, publish_until
 from windrow.models.gate import Gate
 from windrow.orchestrate.partitions import day_partitions, first_with_features
@@ -35,6 +36,8 @@ WARM, REQUESTS, OUTCOMES = 100, 2000, 500
 DAYS = 30  # of batch predictions, in one run
 # A clock-driven service lives through this many ticks, drawn from the newest 28 days whose outcome is known.
 TICKS, SPAN = 240, duration("28d")
+# A service over its own events is sent what happened in this stretch, the newest whose outcome is known.
+PLAYED = duration("3d")
 # Planted drift: of some keys, only the tenth with the highest answers goes on asking.
 _RANKED, _SKEWED_SHARE = 300, 0.1
 
@@ -211,13 +214,42 @@ class _Story(NamedTuple):
         """Ask about many keys now, and about some at a time whose outcome is known."""
         name, now = service.name, self.stores.now(service.sources)
         pool = Pool.of(service, self.stores.lake, now=now)
+        played = self._play(service, now) if service.view.contract.timed else None
         self.tell(f"{name}: {REQUESTS:,} predictions over HTTP")
         for row in pool.requests(WARM, seed=1):
             self.sender.predict(name, row)
         rows = _skewed(name, pool, self.sender) if self.drift else pool.requests(REQUESTS)
         answers = [self.sender.predict(name, row) for row in rows]
+        if played is not None:
+            return answers, played
         past = pool.spine.slice(0, OUTCOMES)
         return answers, self._send_outcomes(service, past, [self.sender.predict(name, r) for r in pool.past(past)])
+
+    def _play(self, service: PredictionService, now: int) -> int:
+        """Send the events of some days, ask about each row at its own time, and let the rest become known; return outcomes.
+
+        Of an entity's stream there is no past online: what is asked about then must be asked in its order.
+        """
+        from windrow.models.spine import spine_rows
+        from windrow.stores.engine import engine
+
+        first = _first_time(service, self.stores, drift=self.drift)
+        rows = spine_rows(service, self.stores.lake, engine(), start=first, end=first + PLAYED, now=now).slice(
+            0, OUTCOMES
+        )
+        self.tell(f"{service.name}: {rows.num_rows:,} events, each asked about when it comes")
+        answers: list[Answer] = []
+
+        def ask(row: dict[str, Any]) -> bool:
+            answers.append(self.sender.predict(service.name, row))
+            return True
+
+        with Live(service, self.stores, self.sender, online=self.online, after=first, until=first + PLAYED) as live:
+            asked = ask_live(service, rows, live, ask)
+            live.drain()
+        with open_online(self.online, write=True) as store:
+            publish_until(service.view.groups, self.stores.lake, store, now)
+        return self._send_outcomes(service, asked, answers)
 
     def _send_outcomes(self, service: PredictionService, spine: pa.Table, answers: Sequence[Answer]) -> int:
         """Send what became true of the rows, where it is known by now."""
@@ -245,10 +277,11 @@ def _ticks(service: PredictionService, stores: Stores, *, drift: bool) -> list[i
 
 
 def _first_time(service: PredictionService, stores: Stores, *, drift: bool) -> int:
-    """Return the time at which the demo starts to ask: now, or the first tick of a clock."""
+    """Return the time at which the demo starts to ask: now, the first tick of a clock, or the first event it sends."""
     if isinstance(service.view.spine, Every):
         return _ticks(service, stores, drift=drift)[0]
-    return stores.now(service.sources)
+    now = stores.now(service.sources)
+    return now - service.label.matures_after - PLAYED if service.view.contract.timed else now
 
 
 def _skewed(name: str, pool: Pool, sender: Sender) -> list[dict[str, Any]]:

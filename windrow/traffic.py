@@ -57,6 +57,7 @@ class Sender:
 
     def __init__(self, url: str, *, key: str = "", cert: str = "") -> None:
         self.predicted: Counter[str] = Counter()
+        self._url, self._key, self._cert = url, key, cert
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._connection = connection(url, cert=cert, timeout=_TIMEOUT)
 
@@ -83,6 +84,36 @@ class Sender:
             accepted += self._post(f"/v1/{service}/outcomes", msgspec.json.encode({"outcomes": items}))["accepted"]
         return accepted
 
+    def another(self) -> Sender:
+        """Return one more connection to the same service."""
+        return Sender(self._url, key=self._key, cert=self._cert)
+
+    def following(self, service: str) -> list[str]:
+        """Return the experiments that the service is in, as the worker that answers knows them."""
+        return [one["experiment"] for one in msgspec.json.decode(self._get(f"/v1/{service}"))["experiments"]]
+
+    def metrics(self) -> str:
+        """Return the worker's metrics, as Prometheus reads them."""
+        return self._get("/metrics").decode()
+
+    def ingest(self, name: str, row: JsonRow) -> None:
+        """Send one event of a source, or one row of a group."""
+        self._post(f"/v1/ingest/{name}", msgspec.json.encode(row), wanted=202)
+
+    def explained(self, request_id: str, kind: str = "shap") -> bool:
+        """Ask why an earlier request was answered as it was; return whether it is said already, else there is a ticket.
+
+        Raises
+        ------
+        StoreError
+            If there will be no explanation.
+        """
+        path = f"/v1/requests/{request_id}/explanation?kind={kind}&row=0"
+        status, text = self._exchange("GET", path, None)
+        if status not in (200, 202):
+            raise _refused(path, status, text)
+        return status == 200
+
     def __enter__(self) -> Self:
         return self
 
@@ -91,26 +122,31 @@ class Sender:
     ) -> None:
         self._connection.close()
 
-    def _post(self, path: str, body: bytes) -> Any:
+    def _get(self, path: str) -> bytes:
+        status, text = self._exchange("GET", path, None)
+        if status != 200:
+            raise _refused(path, status, text)
+        return text
+
+    def _post(self, path: str, body: bytes, *, wanted: int = 200) -> Any:
+        status, text = self._exchange("POST", path, body)
+        if status != wanted:
+            raise _refused(path, status, text)
+        return msgspec.json.decode(text)
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         try:
-            answer = self._answer(path, body)
-            text = answer.read()
+            answer = self._answer(method, path, body)
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise StoreError(
                 f"the online service does not answer at {path}: {error}", next_step="look into its log"
             ) from error
-        if answer.status != 200:
-            raise StoreError(
-                f"{path} was answered with {answer.status}",
-                exists=text.decode(errors="replace")[:500],
-                next_step="look into the service's log",
-            )
-        return msgspec.json.decode(text)
 
-    def _answer(self, path: str, body: bytes) -> http.client.HTTPResponse:
+    def _answer(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
         for last in (False, True):
             try:
-                self._connection.request("POST", path, body, self._headers)
+                self._connection.request(method, path, body, self._headers)
                 return self._connection.getresponse()
             except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
                 # The service closes connections on which nobody asked for some seconds: ask on a new one.
@@ -118,6 +154,14 @@ class Sender:
                 if last:
                     raise
         raise AssertionError("unreachable")
+
+
+def _refused(path: str, status: int, text: bytes) -> StoreError:
+    return StoreError(
+        f"{path} was answered with {status}",
+        exists=text.decode(errors="replace")[:500],
+        next_step="look into the service's log",
+    )
 
 
 class Pool:

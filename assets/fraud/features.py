@@ -31,6 +31,7 @@ chargebacks = Source(
     "chargebacks",
     id="payment_id",
     event_time="ts",  # when the owner of the card complained: 1 to 30 days after the payment
+    known_at="received",  # when the bank passed it on, within the hour
     columns={"payment_id": "int64", "card_id": "int64", "merchant_id": "int64"},
     simulator="simulate:chargebacks",
 )

@@ -1,4 +1,4 @@
-"""Six weeks of card payments with a known truth: planted frauds, some payments late, some delivered twice.
+"""Five months of card payments with a known truth: planted frauds, some payments late, some delivered twice.
 
 Truth: a fraud is an episode of 3 to 6 payments within 40 minutes, at least 1,000 km from the card's home,
 of about four times its usual amount, mostly at the merchants below `SHADY`. Of every twenty frauds one is never
@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
-CARDS, MERCHANTS, SHADY, DAYS, EPISODES = 240, 60, 6, 42, 90
+CARDS, MERCHANTS, SHADY, DAYS, EPISODES = 240, 60, 6, 150, 390
 START = np.datetime64("2025-01-01T00:00:00", "us")
 LATE, TWICE, COMPLAINED, ABROAD = 0.01, 0.005, 0.95, 0.04
+END = START + np.timedelta64(24 * DAYS - 10, "h")  # early in the afternoon, when most is paid
 _SECOND, _DAY = np.timedelta64(1_000_000, "us"), np.timedelta64(1, "D")
 
 
@@ -23,8 +24,10 @@ def _world():
     rows = _concatenated([_honest(random, people), *(_episode(random, people) for _ in range(EPISODES))])
     order = np.argsort(rows["ts"], kind="stable")
     rows = {name: values[order] for name, values in rows.items()}
-    rows["payment_id"] = np.arange(1, order.size + 1)
     rows["received"] = rows["ts"] + _lateness(random, order.size)
+    come = rows["received"] < END
+    rows = {name: values[come] for name, values in rows.items()}
+    rows["payment_id"] = np.arange(1, come.sum() + 1)
     return people, rows
 
 
@@ -124,13 +127,22 @@ def customers():
     }
 
 
-def chargebacks():
-    """Rows of the source ``chargebacks``."""
+def complaints():
+    """The truth: the complaint about each fraud that is ever complained about, also those after `END`."""
     _, rows = _world()
     random = np.random.default_rng(9)
     told = np.flatnonzero(rows["fraud"] & (random.random(rows["fraud"].size) < COMPLAINED))
-    after = _micros(random.uniform(86_400, 30 * 86_400, told.size).round())
+    after = _micros(random.uniform(86_400, 30 * 86_400 - 3600, told.size).round())
+    ts = rows["ts"][told] + after
     return {
         **{name: rows[name][told] for name in ("payment_id", "card_id", "merchant_id")},
-        "ts": rows["ts"][told] + after,
+        "ts": ts,
+        "received": ts + _micros(random.uniform(0, 3600, told.size).round()),
     }
+
+
+def chargebacks():
+    """Rows of the source ``chargebacks``: the complaints that have come by `END`."""
+    rows = complaints()
+    come = rows["received"] < END
+    return {name: values[come] for name, values in rows.items()}

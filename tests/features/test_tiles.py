@@ -62,6 +62,27 @@ def test_an_event_counts_from_when_it_is_known_whenever_it_was_pushed() -> None:
     assert [made.values(state, START + m * MINUTE)[0] for m in (0, 1, 30)] == [(0,), (1,), (1,)]
 
 
+def test_a_state_is_read_whatever_the_order_in_which_its_functions_and_columns_are_named() -> None:
+    """A release that comes from its file names them in the order of the alphabet."""
+    functions = {
+        "z": agg.sum("x", "1h"),
+        "most": agg.distinct("s", "1d"),
+        "n": agg.count("7d", where="b"),
+        "a": agg.last("x", "1d"),
+    }
+    columns = {"x": "float64", "s": "string", "b": "bool"}
+    declared = Tiles(Aggregate("sources/p", ("k",), "id", columns, functions))
+    released = Tiles(
+        Aggregate("sources/p", ("k",), "id", dict(sorted(columns.items())), dict(sorted(functions.items())))
+    )
+    events = [event(START + i * MINUTE, i, float(i), "ab"[i % 2], i % 3 == 0) for i in range(100)]
+    state = declared.append(None, events)
+    moment = START + 100 * MINUTE
+    by_name = dict(zip(functions, declared.values(state, moment)[0], strict=True))
+    assert by_name == {"z": sum(range(40, 100)), "most": 2, "n": 34, "a": 99.0}
+    assert dict(zip(sorted(functions), released.values(state, moment)[0], strict=True)) == by_name
+
+
 def test_a_copy_of_an_event_counts_once() -> None:
     made = tiles(s=agg.sum("x", "1h"))
     state = made.append(None, [event(START, 1, 5.0), event(START, 1, 7.0)])

@@ -43,8 +43,8 @@ def test_the_demo_holds_runs_again_and_survives_being_killed(tmp_path: Path) -> 
     _until_gone(home)
     for number in (1, 2):
         rows = _demo(home)
-        assert set(rows) == {"churn", "crypto", "electricity", "loans", "nba"}, number
-        assert [row["problems"] for row in rows.values()] == [[], [], [], [], []]
+        assert set(rows) == {"churn", "crypto", "electricity", "fraud", "loans", "nba"}, number
+        assert [row["problems"] for row in rows.values()] == [[], [], [], [], [], []]
     assert processes_of(home) == {}
 
 
@@ -62,7 +62,19 @@ def test_planted_drift_is_noticed_in_every_service_that_is_watched(tmp_path: Pat
         "churn": "DRIFT",
         "crypto": "not watched",
         "electricity": "DRIFT",
+        "fraud": "DRIFT",
         "loans": "DRIFT",
         "nba": "not watched",
     }
     assert not (tmp_path / "home").exists()  # a home of its own: logs are never rewritten
+
+
+def test_the_rig_answers_logs_and_explains_its_traffic_with_a_challenger_and_a_shadow(tmp_path: Path) -> None:
+    rows = _demo(tmp_path / "home", "--rig", "fraud", "--rig", "loans", "--seconds", "5")
+    assert [row["problems"] for row in rows.values()] == [[], []]
+    for row in rows.values():
+        arms = {arm["arm"]: arm["requests"] for arm in row["arms"]}
+        assert row["asked"] == row["logged"] == row["outcomes"] == arms["golden"] + arms["challenger"] == arms["shadow"]
+    assert rows["fraud"]["events"] > 0
+    assert not (tmp_path / "home").exists()  # a home of its own, which begins anew
+    assert processes_of(tmp_path / "home-rig") == {}

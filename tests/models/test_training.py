@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from msgspec import structs
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -17,10 +18,11 @@ from sklearn.svm import LinearSVC
 from tests.models.worlds import DAY, HOUR, World, fraud, fraud_world, linear, load, load_world
 from windrow import BetterThanGolden, Gate, Notebook, Online, Slices, TimeSplit
 from windrow.errors import ModelError
+from windrow.features.contract import Lookup
 from windrow.models.dataset import TrainingDataset, build_dataset, load_split
 from windrow.models.fitting import fit
 from windrow.models.golden import seen_rows
-from windrow.models.release import Release
+from windrow.models.release import Release, decode_release, encode_release
 from windrow.models.training import evaluate, train
 
 
@@ -124,6 +126,23 @@ def test_a_candidate_that_clears_its_gates_goes_live_with_the_reason(good):
         7,
         "all gates cleared: auc is 1 on 60 rows (95 % interval 1 to 1); the baseline's is 0.5",
     )
+
+
+def test_a_release_that_is_not_to_be_promoted_clears_its_gates_and_leaves_what_is_live(dataset, tmp_path):
+    release, other = released(fraud(), dataset, tmp_path, promote=False)
+    assert release.passed
+    assert other.registry.list("fraud") == [release]
+    assert other.registry.live("fraud") is None
+
+
+def test_the_parts_of_a_composite_key_stay_in_their_order_when_a_release_is_written_and_read(good):
+    release, _ = good
+    pair = Lookup(
+        "pair_v1", "f", {"home": "home", "away": "away"}, {"z": "z", "b": "b"}, {"z": "float64", "b": "float64"}
+    )
+    made = structs.replace(release, contract=structs.replace(release.contract, lookups=(pair,)))
+    (read,) = decode_release(encode_release(made), where="a test").contract.lookups
+    assert (read.fields, list(read.columns)) == (("home", "away"), ["z", "b"])
 
 
 def test_a_candidate_that_fails_a_gate_is_visible_and_leaves_what_is_live(dataset, tmp_path):

@@ -7,27 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from windrow.commands.rig import show_rig
+from windrow.commands.screen import Teller, program, say, show, show_json
 from windrow.commands.screen import command as declare
-from windrow.commands.screen import console, program, say, show, show_json
 
 if TYPE_CHECKING:
-    from windrow.demo import Result, Tell
+    from windrow.demo import Result
 
 
-@declare("windrow demo\nwindrow demo --drift")
+@declare("windrow demo\nwindrow demo --drift\nwindrow demo --rig fraud --rig loans --seconds 60")
 @click.option("--drift", is_flag=True, help="Plant drift in the requests: it must be noticed.")
+@click.option(
+    "--rig", "rigged", multiple=True, metavar="SERVICE", help="Put SERVICE alone under traffic, with an experiment."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="With --rig: how long, each."
+)
 @click.pass_context
-def command(ctx: click.Context, *, drift: bool, as_json: bool) -> None:
+def command(ctx: click.Context, *, drift: bool, rigged: tuple[str, ...], seconds: float, as_json: bool) -> None:
     """Run every service the whole way round and show what came of it.
 
     From its sources over features, training dataset, model, release, batch predictions, predictions over HTTP,
-    prediction log and outcomes to the drift report. Exits with 0 only if all of it holds.
+    prediction log and outcomes to the drift report. With --rig: a challenger and a shadow beside the live release, the
+    simulator's requests and events in their order, explanations, outcomes, and every figure of it. Exits with 0 only
+    if all of it holds.
     """
+    if rigged:
+        if drift:
+            raise click.UsageError("give --drift or --rig, and not both", ctx)
+        ctx.exit(show_rig(rigged, seconds=seconds, as_json=as_json))
     from windrow.demo import home_of, tell_story
     from windrow.settings import Settings
 
     settings, begin = home_of(Settings.read(), drift=drift), time.monotonic()
-    with _Teller(as_json=as_json) as tell:
+    with Teller(as_json=as_json) as tell:
         results = tell_story(settings, drift=drift, tell=tell)
     problems = [f"{result.service}: {problem}" for result in results for problem in result.problems]
     if as_json:
@@ -37,34 +50,6 @@ def command(ctx: click.Context, *, drift: bool, as_json: bool) -> None:
         show(_sideways(results), as_json=False, title=f"All of it, in {time.monotonic() - begin:.0f} s")
         _close(results, problems, drift=drift)
     ctx.exit(1 if problems else 0)
-
-
-class _Teller:
-    """Says what is being done while it is, and keeps a line with the seconds it took."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True) if as_json else console()
-        self._status = self._console.status("")
-        self._text, self._begin = "", 0.0
-
-    def __enter__(self) -> Tell:
-        self._status.start()
-        return self.tell
-
-    def __exit__(self, *error: object) -> None:
-        self._status.stop()
-        self._finish("stopped at: " if error[0] else "")
-
-    def tell(self, text: str) -> None:
-        self._finish()
-        self._text, self._begin = text, time.monotonic()
-        self._status.update(text)
-
-    def _finish(self, mark: str = "") -> None:
-        if self._text:
-            self._console.print(f"{time.monotonic() - self._begin:6.1f} s  {mark}{self._text}")
 
 
 def _sideways(results: list[Result]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 2.0  # seconds after which a wait is explained
 _HELP = {"help_option_names": ["-h", "--help"]}
+_BAR = 30  # characters
 _PIPE_WIDTH = 120  # columns of a table that goes to a file or a log
 
 Row = Mapping[str, Any]
@@ -123,6 +125,40 @@ def progress(what: str) -> Iterator[Step]:
         waiter.join()
         if bar.live.is_started:
             bar.stop()
+
+
+class Teller:
+    """Says what is being done while it is, and keeps a line with the seconds it took."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True) if as_json else console()
+        self._status = self._console.status("")
+        self._text, self._begin = "", 0.0
+
+    def __enter__(self) -> Step:
+        self._status.start()
+        return self.tell
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+        self._finish("stopped at: " if error[0] else "")
+
+    def tell(self, text: str) -> None:
+        """Say what is done from now on."""
+        self._finish()
+        self._text, self._begin = text, time.monotonic()
+        self._status.update(text)
+
+    def advance(self, text: str, share: float) -> None:
+        """Say how much of it is over, as a bar."""
+        done = round(share * _BAR)
+        self._status.update(f"{self._text}  {'━' * done}{'╌' * (_BAR - done)}  {text}")
+
+    def _finish(self, mark: str = "") -> None:
+        if self._text:
+            self._console.print(f"{time.monotonic() - self._begin:6.1f} s  {mark}{self._text}")
 
 
 def console() -> Console:

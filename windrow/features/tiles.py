@@ -4,6 +4,9 @@ Events are kept as they are while they are recent, so that a question about a mo
 events known later are answered exactly. Behind a watermark they are folded into tiles (`windrow.features.tile_rows`)
 and traces (`windrow.features.traces`), whose number depends on the declared windows and not on the events. A state is
 one bytes value; reading it needs NumPy and msgspec only.
+
+Its parts, and the values of its events, stand in the order of names, whatever the order of the declaration: a release
+that comes from a file has another one, and the fingerprint of a group knows of none.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from windrow.features.tile_rows import Level
 from windrow.features.traces import Event, Firsts, Kinds, Newest, Series, Streaks, Trace, missing
 from windrow.schema import Status
 
-FORMAT = 1
+FORMAT = 2
 _FLOOR = -(1 << 62)
 SLACK = 60 * SECOND  # how long an event stays recent, measured by the newest one's event time
 RECENT = 32  # recent events that a read goes through; above it older ones are folded sooner
@@ -62,8 +65,9 @@ class Tiles:
     """
 
     def __init__(self, spec: Aggregate) -> None:
-        self._spec = spec
-        self._parts = _parts(spec)
+        self._names = sorted(spec.columns)
+        self._places = [list(spec.columns).index(name) for name in self._names]
+        self._parts = _parts(spec, {name: spec.columns[name] for name in self._names})
         self._bools = [i for i, made in enumerate(spec.features.values()) if made.dtype(spec.columns) == "bool"]
         self._nothing = [0 if made.kind in ("count", "distinct", "streak") else 0.0 if made.kind == "sum" else None
                          for made in spec.features.values()]  # fmt: skip
@@ -83,7 +87,9 @@ class Tiles:
         made = self._read(state or self.empty())
         recent = {_identity(event, i): event for i, event in enumerate(made.recent)}
         for i, event in enumerate(events, len(recent)):
-            clean = Event(event[0], event[1], event[2], tuple(None if missing(v) else v for v in event[3]))
+            given = event[3]
+            values = tuple(None if missing(given[place]) else given[place] for place in self._places)
+            clean = Event(event[0], event[1], event[2], values)
             _keep_first(recent, _identity(event, i), clean)
             made.newest, made.known = max(made.newest, event[0]), max(made.known, event[1])
         made.recent = sorted(recent.values(), key=lambda event: event.usable)
@@ -109,7 +115,7 @@ class Tiles:
         PastError
             If `t` lies before what the state still tells apart.
         """
-        own = None if current is None else tuple(current.get(name) for name in self._spec.columns)
+        own = None if current is None else tuple(current.get(name) for name in self._names)
         own = None if own is None else tuple(None if missing(v) else v for v in own)
         made = self._read(state) if state is not None else self._read(self.empty())
         if t < made.watermark:
@@ -173,12 +179,14 @@ def _keep_first(recent: dict[Any, Event], key: Any, event: Event) -> None:
         recent[key] = event
 
 
-def _parts(spec: Aggregate) -> list[Any]:
+def _parts(spec: Aggregate, columns: Mapping[str, str]) -> list[Any]:
     """Put functions that share what they keep into one part each, in the order of their first one."""
+    places = {name: place for place, name in enumerate(spec.features)}
     chosen: dict[Any, dict[int, Agg]] = {}
-    for place, made in enumerate(spec.features.values()):
-        chosen.setdefault(_part_key(made), {})[place] = made
-    return [_part(key[0], functions, spec) for key, functions in chosen.items()]
+    for name in sorted(spec.features):
+        made = spec.features[name]
+        chosen.setdefault(_part_key(made), {})[places[name]] = made
+    return [_part(key[0], functions, columns) for key, functions in chosen.items()]
 
 
 def _part_key(made: Agg) -> tuple[Any, ...]:
@@ -189,10 +197,10 @@ def _part_key(made: Agg) -> tuple[Any, ...]:
     return kind, made.kind, made.column, made.where, made.delay > 0, made.hop if by_tile else 0
 
 
-def _part(kind: Any, functions: Mapping[int, Agg], spec: Aggregate) -> Level | Trace:
+def _part(kind: Any, functions: Mapping[int, Agg], columns: Mapping[str, str]) -> Level | Trace:
     made = next(iter(functions.values()))
     if kind is Level:
-        return Level(made.hop, functions, spec.columns)
-    series = Series.of(made.column, made.where, list(spec.columns))
-    trace: Trace = kind(functions, series, spec.columns[made.column or ""])
+        return Level(made.hop, functions, columns)
+    series = Series.of(made.column, made.where, list(columns))
+    trace: Trace = kind(functions, series, columns[made.column or ""])
     return trace

@@ -218,8 +218,8 @@ def sha256(data: bytes) -> str:
 
 
 def encode_release(release: Release) -> bytes:
-    """Return the release as JSON bytes, the same bytes for the same release."""
-    return msgspec.json.format(msgspec.json.encode(release, order="deterministic"), indent=1)
+    """Return the release as JSON bytes; mappings keep their order: a composite key is read in that of its entity."""
+    return msgspec.json.format(msgspec.json.encode(release), indent=1)
 
 
 def decode_release(data: bytes, *, where: str) -> Release:

@@ -51,6 +51,7 @@ def train(
     at: int | None = None,
     code: str | None = None,
     say: Say | None = None,
+    promote: bool = True,
 ) -> Release:
     """Make a release from a dataset, and make it live if every gate is cleared.
 
@@ -69,6 +70,8 @@ def train(
         Fingerprint of what trained `estimator`; default: of the service's trainer.
     say
         Is told how far a search of hyper-parameters is; default: a bar on a terminal.
+    promote
+        False for a challenger or a shadow: it is never made live here, whatever its gates say.
 
     Returns
     -------
@@ -90,7 +93,7 @@ def train(
     release = register(
         service, splits, compiled, judged=judged, facts=facts, registry=registry, metadata=metadata, begin=begin
     )
-    if release.passed:
+    if promote and release.passed:
         registry.promote(service.name, release.id, reason=_reason(release), at=at)
     return release
 
