@@ -111,6 +111,7 @@ _SERVERS = {
     "WINDROW_LAKE": "/mnt/lake",
     "WINDROW_ONLINE": "redis://:pw@host:6379/0",
     "WINDROW_STREAMS": "redis://:pw@host:6379/0",
+    "WINDROW_CACHE": "redis://:pw@host:6379/0",
     "WINDROW_METADATA": "postgresql://windrow:pw@host/db",
     "WINDROW_SINK_POSTGRES": "postgresql://windrow:pw@host/reports",
 }
@@ -119,14 +120,14 @@ _SERVERS = {
 @pytest.mark.parametrize("urls", [{}, _SERVERS], ids=["embedded", "servers"])
 def test_no_two_of_dev_staging_and_prod_share_a_writable_place(urls: dict[str, str]) -> None:
     settings = [_environment(name, **urls) for name in ("dev", "staging", "prod")]
-    for place in ("home", "lake", "online", "metadata", *(["streams", "sink_postgres"] if urls else [])):
+    for place in ("home", "lake", "online", "metadata", *(["streams", "cache", "sink_postgres"] if urls else [])):
         assert len({str(getattr(one, place)) for one in settings}) == 3, place
 
 
 def test_an_environment_has_its_part_of_every_place() -> None:
     prod = _environment("prod", **_SERVERS)
     assert (prod.home, prod.lake) == (Path("/srv/w/prod"), "/mnt/lake/prod")
-    assert prod.online == prod.streams == "redis://:pw@host:6379/0?namespace=prod"
+    assert prod.online == prod.streams == prod.cache == "redis://:pw@host:6379/0?namespace=prod"
     assert prod.metadata == "postgresql://windrow:pw@host/db?schema=windrow_prod"
     assert _environment("prod", WINDROW_METADATA="sqlite:////srv/m.db").metadata == "sqlite:////srv/prod/m.db"
     given = _environment("prod", WINDROW_METADATA="sqlite:////srv/m.db?vfs=a/b")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from windrow.features.source import Constant, CsvFile, Every, Source
     from windrow.features.sql import sql_group
     from windrow.features.view import FeatureView
+    from windrow.models.cache import Cache
     from windrow.models.columns import columns
     from windrow.models.gate import BetterThanGolden, Calibration, Fairness, Gate, Latency, Slices, Waiver
     from windrow.models.online import Online
@@ -45,6 +46,7 @@ _HOMES = {
     "windrow.features.source": ("Constant", "CsvFile", "Every", "Source"),
     "windrow.features.sql": ("sql_group",),
     "windrow.features.view": ("FeatureView",),
+    "windrow.models.cache": ("Cache",),
     "windrow.models.columns": ("columns",),
     "windrow.models.gate": ("BetterThanGolden", "Calibration", "Fairness", "Gate", "Latency", "Slices", "Waiver"),
     "windrow.models.online": ("Online",),
@@ -58,7 +60,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
+    "AggregateGroup", "Batch", "BetterThanGolden", "Cache", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
     "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
     "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
     "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",

@@ -1,9 +1,10 @@
-"""Small frozen values that every room speaks of: entities, fields, dtypes, statuses, fingerprints."""
+"""Small frozen values that every room speaks of: entities, fields, dtypes, statuses, fingerprints, keys of answers."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -19,6 +20,7 @@ EVENT_TIME, KNOWN_AT, SEQ = "event_time", "known_at", "_seq"
 SYSTEM_COLUMNS = (EVENT_TIME, KNOWN_AT, SEQ)
 
 RESERVED_NAMES = ("ingest", "requests", "openapi.json", "services", "lineage", "login", "logout")
+_pack = msgspec.msgpack.Encoder().encode
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -44,6 +46,46 @@ class Field(msgspec.Struct, frozen=True):
     name: str
     dtype: str
     nullable: bool = True
+
+
+class PredictionKey(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Everything that decides what a model says of one row, or how that is explained.
+
+    What is decided beside the model (policies on missing values, experiments, the statuses of values) is decided anew
+    for every request; that a release was made with other policies changes its `content`.
+
+    Attributes
+    ----------
+    release
+        Its id.
+    content
+        Fingerprint of all that the release is; "" where its id can mean one release only.
+    asked
+        ``prediction``, or the kind of explanation.
+    vector
+        What the model is given, after features were read and computed: a changed feature is another vector.
+
+    Examples
+    --------
+    >>> one = PredictionKey("churn-1", "", "prediction", [24.0, "gold"])
+    >>> one.packed == PredictionKey("churn-1", "", "prediction", [24.5, "gold"]).packed
+    False
+    """
+
+    release: str
+    content: str
+    asked: str
+    vector: Sequence[Any]
+
+    @property
+    def packed(self) -> bytes:
+        """Bytes that are equal for equal keys only."""
+        return _pack(self)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of `packed`: 32 bytes, for where keys are to be short."""
+        return hashlib.sha256(_pack(self)).digest()
 
 
 @dataclass(frozen=True, init=False)

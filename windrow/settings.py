@@ -16,7 +16,7 @@ from windrow.errors import SettingsError, closest, listed
 
 _PREFIX = "WINDROW_"
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
-_PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS", "SINK_POSTGRES")  # all that is written to
+_PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS", "SINK_POSTGRES", "CACHE")  # all that is written to
 BRANCHES, BRANCH_FILE = "branches", "branch.json"  # folder of a home, and what says that a branch in it is whole
 _LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
 
@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         URLs of the tables, the online store and the metadata store; default: inside `home`.
     env
         Name of the environment (`WINDROW_ENV`, such as ``prod``; default: none). It has a part of its own of every place
-        above and of `streams`: see `windrow.environment`.
+        above, of `streams` and of `cache`: see `windrow.environment`.
     clock
         ``real``, ``data`` or ``fixed:<time>``.
     ingest_every
@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Bytes (`WINDROW_INGEST_BACKLOG`) of accepted events that may wait for the lake before more are refused.
     streams
         URL of a Redis server whose streams ``windrow-ingest:<name>`` are taken in too; default: none.
+    cache
+        URL (`WINDROW_CACHE`) of a Redis server that keeps outputs of models for all workers; default: each keeps its own.
     sink_postgres
         URL (`WINDROW_SINK_POSTGRES`) of the PostgreSQL database that the sink ``postgres`` writes to; default: none.
     keep_releases
@@ -79,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ingest_every: float = 5.0
     ingest_backlog: int = 256 << 20
     streams: str = ""
+    cache: str = ""
     sink_postgres: str = ""
     keep_releases: int = 3
     insecure: bool = False
@@ -107,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ingest_every=_number(given, "INGEST_EVERY", 5.0),
             ingest_backlog=_whole(given, "INGEST_BACKLOG", 256 << 20),
             streams=given.get("STREAMS", ""),
+            cache=given.get("CACHE", ""),
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
             insecure=_flag(given, "INSECURE"),
@@ -134,7 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "online": f"lmdb://{home}/online",
             "metadata": f"sqlite:///{home}/metadata.db",
         }
-        return msgspec.structs.replace(self, home=home, streams="", sink_postgres="", **stores)
+        return msgspec.structs.replace(self, home=home, streams="", cache="", sink_postgres="", **stores)
 
     def __repr__(self) -> str:
         """Show everything but passwords: settings end up in tracebacks and logs."""
@@ -150,6 +154,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         clock = f"fixed:{from_micros(self.clock.at).isoformat()}" if fixed else self.clock.kind
         values = {"HOME": self.home, "DATA": self.data, "PROJECT": self.project, "LAKE": self.lake}
         values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
+        values |= {"CACHE": self.cache}
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
         values |= {"INSECURE": int(self.insecure), "TLS_CERT": self.tls_cert, "TLS_KEY": self.tls_key}

@@ -8,7 +8,7 @@ import pytest
 import windrow
 
 EXPORTED = [
-    "AggregateGroup", "Batch", "BetterThanGolden", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
+    "AggregateGroup", "Batch", "BetterThanGolden", "Cache", "Calibration", "Constant", "CsvFile", "Drift", "Entity", "Every",
     "Fairness", "FeatureGroup", "FeatureView", "Field", "Gate", "GroupSplit", "IbisTable", "Label", "Latency",
     "Notebook", "Online", "Parquet", "Postgres", "PredictionService", "RandomSplit", "Settings", "Slices", "Source",
     "Status", "StratifiedSplit", "Stream", "TimeSplit", "Waiver", "WindrowError", "agg", "aggregate", "columns",

@@ -52,7 +52,7 @@ def test_the_schema_is_fixed() -> None:
         "received_at: timestamp[us, tz=UTC]", "event_time: timestamp[us, tz=UTC]", "known_at: timestamp[us, tz=UTC]",
         "keys: string", "request: string", "vector: string", "statuses: string", "output: double", "outcome: double",
         "status: int64", "error: string", "stages_us: string", "degraded: string", "answered_by: string",
-        "experiment: string", "arms: string", "propensities: string",
+        "experiment: string", "arms: string", "propensities: string", "cached: bool",
     ]  # fmt: skip
 
 

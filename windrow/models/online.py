@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from windrow.errors import DeclarationError, UnknownNameError
-from windrow.features.kinds import check_kinds
+from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.label import Label
 from windrow.features.view import FeatureView
+from windrow.models.cache import Cache
 from windrow.models.policies import DEADLINE_MS, GOLDEN, POLICIES, Policies, Policy
 from windrow.models.release import EXPLAIN_MS
 
@@ -51,6 +52,9 @@ class Online:
     defaults
         Feature -> value for ``store_away="predict"``; a stored feature without one is missing. Unknown and expired
         values are always missing, because that is how the model saw them in training.
+    cache
+        What is kept of the outputs of a model that is not compiled, so that the same vector is not answered twice:
+        `Cache`, or None for nothing.
 
     Examples
     --------
@@ -70,8 +74,10 @@ class Online:
     explain_ms: float = EXPLAIN_MS
     immutable: Sequence[str] = ()
     defaults: Mapping[str, float | str | bool] = field(default_factory=dict)
+    cache: Cache | None = Cache()
 
     def __post_init__(self) -> None:
+        check_kind(self.cache, (Cache, type(None)), where="cache= of Online()", example='Cache(ttl="1h"), or None')
         check_kinds(self.immutable, str, where="immutable= of Online()", example='"age"')
         object.__setattr__(self, "immutable", tuple(self.immutable))
         if not (_number(self.explain_ms) and 0 < self.explain_ms < _MINUTE):
@@ -103,6 +109,7 @@ class Online:
         return Policies(
             deadline_ms=float(self.deadline_ms), expired=self.expired, store_away=self.store_away,
             golden=GOLDEN in self._chain, constant=constant, defaults=dict(self.defaults),  # type: ignore[arg-type]
+            cache=self.cache,
         )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from windrow.models.cache import Cache
+
 Policy = Literal["predict", "fallback", "refuse"]
 POLICIES: tuple[Policy, ...] = ("predict", "fallback", "refuse")
 DEADLINE_MS = 800.0  # before BentoML's own time-out, and before most callers give up
@@ -28,6 +30,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
         The last to answer: a value, the probability of class 1, or one of each class; None where nobody is.
     defaults
         Feature -> value that stands for a stored one while the store is away; missing where none is declared.
+    cache
+        What is kept of the model's outputs; None for nothing.
 
     Examples
     --------
@@ -41,3 +45,4 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     golden: bool = True
     constant: float | tuple[float, ...] | None = None
     defaults: dict[str, float | str | bool] = {}
+    cache: Cache | None = Cache()

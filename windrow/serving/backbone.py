@@ -35,6 +35,7 @@ class Other(NamedTuple):
     service: LiveService | None = None
     vectors: Vectors | None = None
     at: int = 0
+    cached: bool = False
 
     @property
     def name(self) -> str:
@@ -86,6 +87,8 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
         Row -> why it is degraded: reasons of its vector, then why the release did not answer.
     others
         Row -> who answered instead.
+    cached
+        Rows whose outputs the release had kept.
     """
 
     vectors: Vectors
@@ -94,6 +97,7 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
     done: int
     reasons: Mapping[int, tuple[str, ...]] = {}
     others: Mapping[int, Other] = {}
+    cached: Sequence[int] = ()
 
     @property
     def whole(self) -> bool:
@@ -136,16 +140,17 @@ class Backbone:
         share = until if len(candidates) == 1 else given.begun + int(_SHARE * asked.deadline)
         vectors, gathered = None, 0
         outputs: dict[int, Output] = {}
+        cached: Sequence[int] = ()
         try:
             vectors = asked.transformer.vectors(rows, given.times)
             gathered = _clock()
             if not vectors.degraded:
-                made, done = await _run(asked, vectors, gathered, share)
-                return Answers(vectors, made, gathered, done)
+                ran = await _run(asked, vectors, gathered, share)
+                return Answers(vectors, ran.outputs, gathered, ran.done, cached=ran.cached)
         except Exception as error:  # noqa: BLE001 - whatever failed, the fallback may answer; else it is raised again
             gap: _Gap | None = _gap(error, range(len(rows)))
         else:
-            outputs, gap = await _degraded(asked, vectors, gathered, share, given.where)
+            outputs, cached, gap = await _degraded(asked, vectors, gathered, share, given.where)
         if vectors is None:
             vectors, gathered = nothing(asked.release.contract, len(rows)), _clock()
         others: list[tuple[Output, Other]] = []
@@ -153,7 +158,7 @@ class Backbone:
             others = await _others(candidates, given.part(gap.rows), until=until)
             if not others:
                 raise gap.error
-        return self._told(asked.name, _completed(vectors, gathered, outputs, gap, others))
+        return self._told(asked.name, _completed(vectors, gathered, outputs, gap, others, cached))
 
     def _told(self, service: str, answers: Answers) -> Answers:
         for reasons in answers.reasons.values():
@@ -181,22 +186,22 @@ def _gap(error: Exception, rows: Sequence[int]) -> _Gap:
 
 async def _degraded(
     asked: LiveService, vectors: Vectors, gathered: int, until: int, where: Where
-) -> tuple[dict[int, Output], _Gap | None]:
-    """Return the outputs of the rows that may be predicted, and the gap of the others."""
+) -> tuple[dict[int, Output], Sequence[int], _Gap | None]:
+    """Return the outputs of the rows that may be predicted, those that were kept, and the gap of the others."""
     every, left = range(len(vectors)), rows_for_fallback(asked.release, vectors, where)
     direct = [row for row in every if row not in left] if left else every
     away = next((row for row, reasons in vectors.degraded.items() if AWAY in reasons), None)
     try:
-        made = (await _run(asked, vectors.take(direct), gathered, until))[0] if direct else []
+        ran = await _run(asked, vectors.take(direct), gathered, until) if direct else Ran([], gathered)
     except Exception as error:  # noqa: BLE001 - as above
         if away is not None and isinstance(error, RequestError) and error.kind == "value-refused":
             # The model does not take missing values, and that these are missing is not the caller's doing.
-            return {}, _Gap(every, refusal(asked.release, vectors, away, AWAY, where), error.kind)
-        return {}, _gap(error, every)
-    outputs = dict(zip(direct, made, strict=True))
+            return {}, (), _Gap(every, refusal(asked.release, vectors, away, AWAY, where), error.kind)
+        return {}, (), _gap(error, every)
+    outputs, cached = dict(zip(direct, ran.outputs, strict=True)), [direct[at] for at in ran.cached]
     if not left:
-        return outputs, None
-    return outputs, _Gap(left, refusal(asked.release, vectors, left[0], vectors.degraded[left[0]][0], where))
+        return outputs, cached, None
+    return outputs, cached, _Gap(left, refusal(asked.release, vectors, left[0], vectors.degraded[left[0]][0], where))
 
 
 async def _others(candidates: Sequence[LiveService], given: Given, *, until: int) -> list[tuple[Output, Other]]:
@@ -206,8 +211,10 @@ async def _others(candidates: Sequence[LiveService], given: Given, *, until: int
         try:
             vectors = candidate.transformer.vectors(given.rows, given.times)
             if not (vectors.degraded and rows_for_fallback(candidate.release, vectors, given.where)):
-                outputs, _ = await _run(candidate, vectors, _clock(), until)
-                return [(output, Other(candidate, vectors, at)) for at, output in enumerate(outputs)]
+                ran = await _run(candidate, vectors, _clock(), until)
+                return [
+                    (output, Other(candidate, vectors, at, at in ran.cached)) for at, output in enumerate(ran.outputs)
+                ]
         except Exception as error:  # noqa: BLE001 - the next of the chain may answer; why this one did not is said
             _log.warning("release %s could not answer in place of another: %s", candidate.release.id, error)
     if policies.constant is None:
@@ -222,16 +229,41 @@ def _completed(
     outputs: dict[int, Output],
     gap: _Gap | None,
     others: Sequence[tuple[Output, Other]],
+    cached: Sequence[int],
 ) -> Answers:
     reasons, by = dict(vectors.degraded), dict[int, Other]()
     for row, (output, other) in zip(gap.rows if gap else (), others, strict=True):
         outputs[row], by[row] = output, other
         if gap and gap.why:
             reasons[row] = (*reasons.get(row, ()), gap.why)
-    return Answers(vectors, [outputs[row] for row in range(len(vectors))], gathered, _clock(), reasons, by)
+    return Answers(vectors, [outputs[row] for row in range(len(vectors))], gathered, _clock(), reasons, by, cached)
 
 
-async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> tuple[list[Output], int]:
+class Ran(NamedTuple):
+    """Outputs, when they were there (nanoseconds of the performance counter), and the rows whose output was kept."""
+
+    outputs: list[Output]
+    done: int
+    cached: Sequence[int] = ()
+
+
+async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> Ran:
+    """Return what a release says of vectors: what it has kept, and of the others what its model answers in time."""
+    cache = service.cache
+    if cache is None:
+        return await _asked(service, vectors, now, until)
+    keys, found = cache.find(vectors)
+    left = [row for row, output in enumerate(found) if output is None]
+    if not left:
+        return Ran(found, _clock(), range(len(found)))  # type: ignore[arg-type]  # none is missing
+    ran = await _asked(service, vectors.take(left), now, until)
+    cache.keep([keys[row] for row in left], ran.outputs)
+    made = dict(zip(left, ran.outputs, strict=True))
+    whole = [made[row] if output is None else output for row, output in enumerate(found)]
+    return Ran(whole, ran.done, [row for row in range(len(found)) if row not in made])
+
+
+async def _asked(service: LiveService, vectors: Vectors, now: int, until: int) -> Ran:
     """Run the model of a release, unless it is left alone; return outputs and time, raise if late or no number."""
     breaker = service.breaker
     if breaker.failures and not breaker.allows():
@@ -252,7 +284,7 @@ async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> 
         raise
     if breaker.failures:
         breaker.succeeded()
-    return outputs, done
+    return Ran(outputs, done)
 
 
 def _count(service: LiveService, error: Exception, spent: int) -> None:

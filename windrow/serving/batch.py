@@ -89,6 +89,8 @@ def recorded(batch: Batch, scored: Scored) -> list[LogRecord]:
             route = part.routes[at]
             record.experiment, record.arms, record.propensities = route.experiment, route.arms, route.propensities
         records.append(record)
+    for at in answers.cached:
+        records[at].cached = True
     if not answers.whole:
         _amend(records, answers)
     return records
@@ -99,7 +101,7 @@ def _amend(records: Sequence[LogRecord], answers: Answers) -> None:
         records[row].degraded = ",".join(reasons)
     for row, other in answers.others.items():
         record, vectors = records[row], other.vectors
-        record.answered_by, record.release = other.name, ""
+        record.answered_by, record.release, record.cached = other.name, "", other.cached
         if other.service is not None and vectors is not None:
             recorder = other.service.recorder
             record.release = other.name

@@ -16,6 +16,7 @@ from windrow.models.experiment import Experiment
 from windrow.models.release import Release
 from windrow.serving.answers import Speaker
 from windrow.serving.breaker import Breaker
+from windrow.serving.cache import OutputCache
 from windrow.serving.dispatcher import Dispatcher, fitting
 from windrow.serving.predictor import Predictor
 from windrow.serving.recorder import Recorder
@@ -33,7 +34,8 @@ _log = logging.getLogger("windrow.serving")
 class LiveService:
     """One release with all it needs to answer; never changed, only replaced as a whole.
 
-    `override` says who signed for it where the rules of promotion refused it; `breaker` leaves a failing model alone.
+    `override` says who signed for it where the rules of promotion refused it; `breaker` leaves a failing model alone;
+    `cache` has outputs that it need not make again.
     """
 
     release: Release
@@ -42,6 +44,7 @@ class LiveService:
     now: Callable[[], int]
     override: Mapping[str, Any] | None = None
     breaker: Breaker = field(default_factory=Breaker)
+    cache: OutputCache | None = None
 
     @property
     def name(self) -> str:
@@ -144,6 +147,10 @@ class LiveServices:
         """Live services by name."""
         return self._state.services
 
+    def answering(self) -> list[LiveService]:
+        """Return every release that answers now, in experiments too."""
+        return [*self._state.services.values(), *self._state.others.values()]
+
     @property
     def loaded(self) -> bool:
         """Whether the registry was read once."""
@@ -192,7 +199,7 @@ class LiveServices:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        for service in (*self._state.services.values(), *self._state.others.values()):
+        for service in self.answering():
             service.predictor.close()
 
     def refresh(self) -> bool:

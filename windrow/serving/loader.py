@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,10 @@ from windrow.models.registry import Registry
 from windrow.models.release import Release, check_functions
 from windrow.serving.breaker import Breaker
 from windrow.serving.budget import Budget, latency_folder
+from windrow.serving.cache import OutputCache
 from windrow.serving.live import LiveService
 from windrow.serving.predictor import CompiledPredictor, Predictor
+from windrow.serving.shared_cache import RedisOutputs
 from windrow.serving.side_process import SidePredictor
 from windrow.serving.store_guard import READ_SECONDS, GuardedStore, LateStore
 from windrow.serving.transformer import Transformer
@@ -44,6 +47,7 @@ class Loader:
         self._registry = Registry(self._metadata, settings.folder("releases"))
         self._budget = Budget(latency_folder(settings))
         self._online: OnlineStore | LateStore | None = None
+        self._shared: RedisOutputs | None = None
         self.breaker = Breaker()
         """Of the online store, which all releases share."""
         self._spans: Mapping[str, Span] = {}
@@ -87,7 +91,8 @@ class Loader:
         transformer = Transformer(release.contract, online, defaults=release.policies.defaults)
         predictor = self._predictor(release)
         try:
-            made = LiveService(release, transformer, predictor, self._clock(release), self._override(release))
+            live = LiveService(release, transformer, predictor, self._clock(release), self._override(release))
+            made = replace(live, cache=self._cache(release))
             self._budget.check(warm(made))
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()
@@ -109,6 +114,8 @@ class Loader:
     def close(self) -> None:
         """Give back the stores."""
         self._metadata.close()
+        if self._shared is not None:
+            self._shared.close()
         if self._online is not None:
             self._online.close()
 
@@ -124,6 +131,14 @@ class Loader:
                 next_step="restore the folder from a backup, or train again",
             )
         return SidePredictor(folder)
+
+    def _cache(self, release: Release) -> OutputCache | None:
+        declared = release.policies.cache
+        if declared is None or (release.backend != "sklearn" and not declared.compiled):
+            return None
+        if self._shared is None and self._settings.cache:
+            self._shared = RedisOutputs(self._settings.cache)
+        return OutputCache(release, declared, shared=self._shared)
 
     def _override(self, release: Release) -> Mapping[str, Any] | None:
         deployed = [d for d in self._metadata.deployments(release.service) if d.release == release.id]

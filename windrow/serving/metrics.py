@@ -35,6 +35,14 @@ class BackboneFacts(NamedTuple):
     in_flight: int = 0
 
 
+class CacheFacts(NamedTuple):
+    """Rows whose output a release had kept, and had not; outputs that went because there was no room."""
+
+    hits: int = 0
+    misses: int = 0
+    evicted: int = 0
+
+
 class Metrics:
     """What one worker has answered.
 
@@ -52,6 +60,7 @@ class Metrics:
         self._sums: dict[str, float] = defaultdict(float)
         self.live: dict[str, str] = {}
         self.ingest, self.backbone = IngestFacts(), BackboneFacts()
+        self.caches: Mapping[str, CacheFacts] = {}
         self.arms: Mapping[tuple[str, str, str], int] = {}
         self.shadows: Mapping[tuple[str, str, str], int] = {}
         self.stages, self.budgets = Stages(), dict[str, float]()
@@ -95,6 +104,7 @@ class Metrics:
         yield live
         yield from self._timed()
         yield from self._held()
+        yield from self._kept()
         yield from self._dispatched()
         yield from self._ingested()
 
@@ -143,6 +153,15 @@ class Metrics:
             turned_away.add_metric([reason], count)
         yield turned_away
         yield GaugeMetricFamily("windrow_in_flight", "Requests that are being answered", value=facts.in_flight)
+
+    def _kept(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily
+
+        kept = CounterMetricFamily("windrow_cache", "Outputs found, made and put out", labels=["release", "what"])
+        for release, facts in sorted(self.caches.items()):
+            for what, count in (("hit", facts.hits), ("miss", facts.misses), ("evicted", facts.evicted)):
+                kept.add_metric([release, what], count)
+        yield kept
 
     def _dispatched(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily

@@ -20,7 +20,7 @@ from windrow.serving.keyring import Keyring
 from windrow.serving.latest import Latest
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
-from windrow.serving.metrics import BackboneFacts, IngestFacts, Metrics
+from windrow.serving.metrics import BackboneFacts, CacheFacts, IngestFacts, Metrics
 from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
 from windrow.serving.sign_in import SignIn
@@ -108,6 +108,11 @@ class Worker:
     def measured(self) -> bytes:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
+        self.metrics.caches = {
+            s.release.id: CacheFacts(s.cache.hits, s.cache.misses, s.cache.evicted)
+            for s in self.live.answering()
+            if s.cache is not None
+        }
         self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
         self.metrics.stages = self.plane.stages
         self.metrics.budgets = {n: s.release.p99_ms for n, s in self.live.services.items() if s.release.p99_ms}

@@ -61,6 +61,8 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
         The one that chose the release; "" where none did.
     arms, propensities
         By experiment: the row's arm, and the probability with which a unit got that arm at this moment.
+    cached
+        Whether the output was kept from an earlier request with the same vector.
     """
 
     kind: str
@@ -85,6 +87,7 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     experiment: str = ""
     arms: dict[str, str] = {}
     propensities: dict[str, float] = {}
+    cached: bool = False
 
 
 Rows = list[tuple[SegmentId, LogRecord]]
@@ -216,7 +219,7 @@ def _own_key(kind: str, service: str) -> str:
 
 _TIMES = ("received_at", "event_time", "known_at")
 _OBJECTS = ("keys", "request", "vector", "statuses", "stages_us", "arms", "propensities")
-_NUMBERS = {"row": "int64", "status": "int64", "output": "float64", "outcome": "float64"}
+_NUMBERS = {"row": "int64", "status": "int64", "output": "float64", "outcome": "float64", "cached": "bool"}
 
 
 def log_schema() -> pa.Schema:

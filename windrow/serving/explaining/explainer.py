@@ -14,9 +14,9 @@ from functools import partial
 import msgspec
 
 from windrow.errors import RequestError
-from windrow.serving.explaining.kept import Kept
 from windrow.serving.explaining.messages import Logged, Question, chosen, key_of
 from windrow.serving.explaining.side import SideProcess
+from windrow.serving.kept import Kept
 from windrow.settings import Settings
 from windrow.stores.log import LogRecord
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 
 from windrow.errors import RequestError, closest, listed
+from windrow.schema import PredictionKey
 from windrow.serving.explaining.explanation import KINDS, Kind, Vector
 from windrow.stores.log import LogRecord
 
@@ -82,8 +82,7 @@ def key_of(release: str, kind: str, vector: Vector) -> bytes:
     >>> key_of("churn-1", "shap", {"x": 1.0}) == key_of("churn-1", "shap", {"x": 1.5})
     False
     """
-    packed = msgspec.msgpack.encode([release, kind, sorted(vector.items())])
-    return hashlib.sha256(packed).digest()
+    return PredictionKey(release, "", kind, sorted(vector.items())).digest
 
 
 def chosen(found: Iterable[LogRecord], row: int) -> Logged | None:
