@@ -69,8 +69,10 @@ lint: $(READY)
 test: lint
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+SOAK := tests/laws/test_soak.py
 test-all: test
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile --ignore=$(SOAK)
+	@$(BIN)/python -m pytest -q -m slow $(SOAK)  # alone: it says what the machine can do
 
 up: $(READY)
 	@$(BIN)/windrow up $(if $(port),--port $(port)) $(if $(dagster_port),--dagster-port $(dagster_port))

@@ -364,9 +364,9 @@ class _Rig(NamedTuple):
         return self.sender.outcomes(service.name, known)
 
     def _cached(self, name: str) -> int | None:
-        hits = re.findall(
-            rf'^windrow_cache_hits_total{{[^}}]*service="{name}"[^}}]*}} (\S+)', self.sender.metrics(), re.M
-        )
+        # Counted by release, and a release is called after its service.
+        counted = rf'^windrow_cache_total{{release="{name}-[^"]*",what="hit"}} (\S+)'
+        hits = re.findall(counted, self.sender.metrics(), re.M)
         return int(sum(map(float, hits))) if hits else None
 
     def _facts(self, service: PredictionService, experiment: Experiment, asked: pa.Table) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -90,7 +91,7 @@ class _Loader:
         self._host, self._port = address.hostname, address.port
         head = f"POST {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         self.request = head.encode() + body
-        self.idle: list[_Connection] = []
+        self.idle: deque[_Connection] = deque()  # in turn: one that rests for seconds is closed by the server
         self.spent: list[float] = []
         self.failed, self.lost, self.ended = 0, 0, False
 
@@ -117,7 +118,7 @@ class _Loader:
             now = time.perf_counter()
             # Where all connections wait, the next request is late, and its time counts from when it was due.
             while self.idle and sent < min((now - start) * per_second, per_second * seconds):
-                self.idle.pop().send(start + sent / per_second)
+                self.idle.popleft().send(start + sent / per_second)
                 sent += 1
             await asyncio.sleep(TICK)
             stalled = max(stalled, time.perf_counter() - now - TICK)

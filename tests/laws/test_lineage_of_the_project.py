@@ -57,7 +57,9 @@ def _named(group: FeatureGroup, feature: str) -> set[tuple[str, str]]:
 
 def _answers(group: FeatureGroup, tables: dict[str, pa.Table], asked: dict[str, pa.Table]) -> pa.Table:
     if isinstance(group, AggregateGroup):
-        view = FeatureView("law", spine=group.source, features=[group])
+        # A time is no feature of a view as it is.
+        features = [group[name] for name, dtype in group.features.items() if dtype != "timestamp"]
+        view = FeatureView("law", spine=group.source, features=features)
         return answers(view, tables, asked=asked)
     return answers(group, tables)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -28,13 +29,28 @@ def test_nothing_is_downloaded_and_no_progress_is_printed() -> None:
     assert [_setting(name) for name in names] == ["False", "False", "False"]
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_has_an_engine_that_answers() -> None:
-    engine().con.execute("SELECT 1")
-    child = os.fork()
-    if not child:
-        os._exit(int(engine().con.execute("SELECT 42").fetchone()[0]))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+FORKED = """
+import os
+from windrow.errors import StoreError
+from windrow.stores.engine import engine
+if {used}:
+    engine()
+child = os.fork()
+if not child:
+    try:
+        engine().con.execute("SELECT 1")
+    except StoreError as error:
+        os._exit(42 if "'spawn'" in str(error) else 1)
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(("used", "code"), [(True, 42), (False, 0)], ids=["used", "unused"])
+def test_a_forked_child_has_an_engine_only_if_its_parent_had_none(used: bool, code: int) -> None:
+    command = [sys.executable, "-c", FORKED.format(used=used)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
 
 
 def test_tables_of_one_thread_are_not_seen_by_another() -> None:

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from windrow.errors import StoreError
+
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
 
@@ -20,8 +22,14 @@ def engine() -> Backend:
     """Return this thread's DuckDB connection, as an Ibis backend.
 
     Threads of a process share one in-memory database (its memory limit and its threads) through a
-    cursor each; a forked child starts its own. Session time zone UTC, no extension downloads, no
-    progress bar; what does not fit in memory spills to the system's temporary folder.
+    cursor each. Session time zone UTC, no extension downloads, no progress bar; what does not fit in memory
+    spills to the system's temporary folder.
+
+    Raises
+    ------
+    StoreError
+        In a process that was forked from one that had used its engine: DuckDB's threads and locks do not
+        survive that, and now and then it would wait for ever.
 
     Examples
     --------
@@ -47,11 +55,15 @@ def _new_cursor() -> Backend:
 
 
 def _database() -> Any:
-    # A database inherited over a fork has threads that no longer run: the process id tells.
     global _root
     with _PROCESS_LOCK:
-        if _root is None or _root[0] != os.getpid():
+        if _root is None:
             _root = (os.getpid(), _connect())
+        if _root[0] != os.getpid():
+            raise StoreError(
+                "this process was forked from one that had used its engine, which does not survive a fork",
+                next_step="start processes with multiprocessing.get_context('spawn')",
+            )
         return _root[1]
 
 
