@@ -26,6 +26,7 @@ EXAMPLES = 40  # of each operation
 EVERYTHING = [
     "GET /v1/churn",
     "GET /v1/fraud",
+    "GET /v1/requests/{id}/explanation",
     "POST /v1/churn/batch",
     "POST /v1/churn/outcomes",
     "POST /v1/churn/predict",
