@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.serving import world
 from tests.serving.conftest import Caller, eventually, settings_in
 from windrow.errors import ModelError, RequestError
+from windrow.models.policies import Policies
 from windrow.serving.side_process import SidePredictor
 from windrow.serving.vectors import Vectors
 from windrow.serving.worker import Worker
@@ -35,7 +36,7 @@ def churn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A running worker with the service churn, which is not compiled."""
     settings = settings_in(tmp_path_factory.mktemp("churn"))
     world.publish(settings)
-    world.release_churn(settings)
+    world.release_churn(settings, policies=Policies(cache=None))  # every row is the model's own
     worker = Worker(settings, committer=False)
     worker.start()
     eventually(lambda: worker.live.ready, seconds=60)
