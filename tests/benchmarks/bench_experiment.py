@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from tests.benchmarks import rig
+from tests.benchmarks.bench_plane import started
 from tests.benchmarks.harness import Row, each, quantile
 from windrow.models.experiment import Experiment, weighed
 from windrow.models.registry import Registry
@@ -30,7 +31,7 @@ def rows() -> list[Row]:
         settings = Settings.read({"WINDROW_HOME": folder})
         rig.build(settings)
         _second(settings)
-        worker = _started(settings)
+        worker = started(settings)
         try:
             other = worker._loader.load("fraud-2")
             spent = _dispatched(worker, other, Path(folder))
@@ -52,16 +53,6 @@ def _second(settings: Settings) -> None:
     files = {name: (registry.path("fraud-1") / name).read_bytes() for name in first.files}
     registry.register(msgspec.structs.replace(first, id="fraud-2", number=2), files)
     metadata.close()
-
-
-def _started(settings: Settings) -> Worker:
-    worker = Worker(settings, committer=False)
-    worker.start()
-    deadline = time.monotonic() + 60
-    while not worker.live.ready:
-        assert time.monotonic() < deadline, worker.live.failures
-        time.sleep(0.02)
-    return worker
 
 
 def _experiments(**facts: object) -> list[Experiment]:

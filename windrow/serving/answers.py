@@ -12,7 +12,8 @@ from windrow.clock import from_micros
 from windrow.errors import RequestError, StoreError
 from windrow.schema import Status
 
-_SPOKEN = {int(status): status.name.lower() for status in Status}
+SPOKEN = {int(status): status.name.lower() for status in Status}
+"""What answers call each status."""
 _TITLES = {
     400: "Bad request",
     401: "No valid access key",
@@ -178,7 +179,7 @@ class Speaker:
         return text
 
     def _spoken(self, states: tuple[int, ...]) -> msgspec.Raw:
-        return msgspec.Raw(encode({n: _SPOKEN[s] for n, s in zip(self._features, states, strict=True)}))
+        return msgspec.Raw(encode({n: SPOKEN[s] for n, s in zip(self._features, states, strict=True)}))
 
 
 @lru_cache(maxsize=16)

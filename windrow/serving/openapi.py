@@ -8,6 +8,7 @@ from typing import Any
 from windrow.features.contract import Contract
 from windrow.models.release import Release
 from windrow.schema import Field
+from windrow.serving.answers import SPOKEN
 from windrow.serving.explaining.explanation import KINDS
 from windrow.serving.forms import ARROW, NDJSON
 from windrow.serving.guard import ANY, needs
@@ -61,7 +62,7 @@ _EXPERIMENT = {
         "description": "The row's arm in each experiment that it is in",
     },
 }
-_STATUS = {"type": "string", "enum": ["present", "null", "not_found", "expired"]}
+_STATUS = {"type": "string", "enum": list(SPOKEN.values())}
 
 
 def openapi(releases: Mapping[str, Release], streams: Mapping[str, Stream] | None = None) -> dict[str, Any]:
