@@ -14,6 +14,7 @@ from tests.benchmarks.bench_plane import started
 from tests.benchmarks.harness import Row, each, quantile
 from windrow.models.experiment import Experiment, weighed
 from windrow.models.registry import Registry
+from windrow.serving.backbone import Answers
 from windrow.serving.batch import Batch, Scored, divided, recorded
 from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
@@ -55,12 +56,10 @@ def _second(settings: Settings) -> None:
     metadata.close()
 
 
-def _experiments(**facts: object) -> list[Experiment]:
+def _experiments() -> list[Experiment]:
     arms = weighed({"new": ("fraud-2", 0.5)})
     return [
-        Experiment(
-            service="fraud", name=f"trial_{i}", arms=arms, unit=("card_id",), holdout=0.05, layer=f"layer_{i}", **facts
-        )  # type: ignore[arg-type]
+        Experiment(service="fraud", name=f"trial_{i}", arms=arms, unit=("card_id",), holdout=0.05, layer=f"layer_{i}")
         for i in range(2)
     ]
 
@@ -69,13 +68,13 @@ def _dispatched(worker: Worker, other: LiveService, folder: Path) -> float:
     golden = worker.live.service("fraud")
     dispatcher: Dispatcher[LiveService] = Dispatcher(golden, _experiments(), {"fraud-2": other})
     read = golden.reader.read(rig.BODY)
-    batch = Batch(golden, ["r1"], [0], read.values, [rig.NOW], rig.NOW, [1.0])
+    batch = Batch(golden, ["r1"], [0], read.values, [rig.NOW], rig.NOW, [1.0], time.perf_counter_ns())
     vectors = golden.transformer.vectors(batch.values, batch.times)
     with LogWriter(folder / "bench-log", "bench") as log:
 
         def once() -> None:
             (part,) = divided(batch, dispatcher)
-            log.append(recorded(batch, Scored(part, vectors, [0.5], 1.0, 1.0)))
+            log.append(recorded(batch, Scored(part, Answers(vectors, [0.5], batch.begun, batch.begun), batch.begun)))
 
         return min(quantile(each(once, calls=CALLS), 0.5) for _ in range(RUNS))
 

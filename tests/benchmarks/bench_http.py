@@ -120,7 +120,7 @@ def _against_bentoml(loads: Loads) -> Row:
 
 def _ratio(loads: Loads, peer: str, connections: int, what: str) -> float:
     pairs = zip(loads["windrow", connections], loads[peer, connections], strict=True)
-    return median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs)
+    return float(median(getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs))
 
 
 def _note() -> str:

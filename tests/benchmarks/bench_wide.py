@@ -99,7 +99,7 @@ class _WithoutPandas:
 
 def join(folder: Path, size: Size) -> Figures:
     """What is measured. Without pandas: whoever asks for it is told that there is none."""
-    sys.meta_path.insert(0, _WithoutPandas())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _WithoutPandas())
     lake, lookups = Lake(f"{folder}/lake"), []
     for group in range(size.groups):
         columns = [f"g{group}_f{i}" for i in range(size.columns)]
@@ -147,4 +147,8 @@ def _apart(folder: str, part: str, *arguments: str) -> Figures:
 
 if __name__ == "__main__":
     _folder, _size = Path(sys.argv[1]), Size(*map(int, sys.argv[3:]))
-    print(json.dumps(join(_folder, _size) if sys.argv[2] == "join" else make(_folder, _size) or {}))
+    if sys.argv[2] == "join":
+        print(json.dumps(join(_folder, _size)))
+    else:
+        make(_folder, _size)
+        print("{}")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -126,7 +127,13 @@ def _measure(name: str, console: Console) -> Iterable[Line]:
     with console.status(f"measuring {name}"):
         rows: list[Row] = module.rows()
     seconds = time.perf_counter() - begin
-    facts = {"bench": name, "measured_at": _now(), "machine": _machine(), "versions": _versions(), "seconds": seconds}
+    facts: dict[str, Any] = {
+        "bench": name,
+        "measured_at": _now(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "seconds": seconds,
+    }
     return [Line(**msgspec.structs.asdict(row), **facts) for row in rows]
 
 

@@ -47,8 +47,8 @@ def _wrk(url: str, body: bytes, connections: int, seconds: float, *, key: str) -
     if rate is None or p50 is None or p99 is None:
         raise RuntimeError(f"wrk said: {said[-500:]}")
     unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-    spent = (float(found[1]) * unit[found[2]] for found in (p50, p99))
-    return Load(float(rate[1]), *spent, int(failed[1]) if failed else 0)
+    half, most = (float(found[1]) * unit[found[2]] for found in (p50, p99))
+    return Load(float(rate[1]), half, most, int(failed[1]) if failed else 0)
 
 
 async def _own(url: str, body: bytes, connections: int, seconds: float, *, key: str) -> Load:
@@ -71,8 +71,8 @@ async def _own(url: str, body: bytes, connections: int, seconds: float, *, key: 
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    quantiles = (sorted(spent)[int(q * len(spent))] * 1000 for q in (0.5, 0.99))
-    return Load(len(spent) / seconds, *quantiles, failed)
+    half, most = (sorted(spent)[int(q * len(spent))] * 1000 for q in (0.5, 0.99))
+    return Load(len(spent) / seconds, half, most, failed)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class _Connection(asyncio.Protocol):
 class _Loader:
     def __init__(self, url: str, body: bytes, key: str) -> None:
         address = urlsplit(url)
-        self._host, self._port = address.hostname, address.port
+        self._host, self._port = address.hostname or "", address.port or 80
         head = f"POST {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         self.request = head.encode() + body
         self.idle: deque[_Connection] = deque()  # in turn: one that rests for seconds is closed by the server
@@ -108,8 +108,10 @@ class _Loader:
         stalled = await self._send(per_second, seconds)
         self.ended = True
         ms = sorted(1000 * one for one in self.spent)
-        at = [ms[int(share * (len(ms) - 1))] for share in (0.5, 0.99, 0.999, 1)]
-        return Steady(len(ms), self.failed + self.lost, *at, 1000 * stalled, sum(one > 50 for one in ms))
+        p50, p99, p999, worst = (ms[int(share * (len(ms) - 1))] for share in (0.5, 0.99, 0.999, 1))
+        return Steady(
+            len(ms), self.failed + self.lost, p50, p99, p999, worst, 1000 * stalled, sum(one > 50 for one in ms)
+        )
 
     async def _send(self, per_second: int, seconds: float) -> float:
         start, sent, stalled = time.perf_counter(), 0, 0.0

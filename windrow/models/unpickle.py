@@ -47,7 +47,7 @@ def main(path: str) -> None:
     os.dup2(2, 1)
     import zipfile
 
-    import joblib  # type: ignore[import-untyped]  # noqa: TID251 - the one place, in a process of its own, asked for by a loud flag
+    import joblib  # noqa: TID251 - the one place, in a process of its own, asked for by a loud flag
     from skops.io import dumps
 
     model = joblib.load(path)  # reads plain pickle files too
