@@ -10,10 +10,11 @@ import asyncio
 from typing import Any
 
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from windrow.errors import RequestError
 from windrow.serving.answers import problem
+from windrow.serving.joined import JoinedTransport
 
 HEAD_SECONDS = 5.0  # for a head to arrive, and for what still comes of a body after its answer
 READ_SECONDS = 30.0  # for a client to take any of its answer: it may be writing to a slow disk
@@ -61,6 +62,11 @@ class PatientProtocol(HttpToolsProtocol):
         if self._head > MAX_HEAD and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD:
             raise _head_too_large()  # the parser tells `send_400_response` that something went wrong, not what
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        joined = JoinedTransport(cycle.transport, joins=cycle.scope["method"] != "HEAD")
+        cycle.transport = joined  # type: ignore[assignment]  # all that a cycle uses of one
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Say in our own form that this is not HTTP; where an answer has begun, only its end can say so."""
