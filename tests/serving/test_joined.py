@@ -24,6 +24,8 @@ async def _app(scope, receive, send):
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(BODY))]})
+    if scope["path"] == "/late":
+        await asyncio.sleep(0.3)
     if scope["path"] == "/slow":
         await send({"type": "http.response.body", "body": BODY[:5], "more_body": True})
         await asyncio.sleep(0.3)
@@ -80,6 +82,12 @@ def test_the_first_part_of_a_stream_does_not_wait_for_the_second(client):
     client.sendall(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
     assert client.recv(65536).endswith(BODY[:5])
     assert client.recv(65536) == BODY[5:]
+
+
+def test_a_head_does_not_wait_for_a_body_that_comes_later(client):
+    client.sendall(b"GET /late HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert client.recv(65536).endswith(b"\r\n\r\n")
+    assert client.recv(65536) == BODY
 
 
 def test_an_answer_that_breaks_off_after_its_head_ends_the_connection(client):

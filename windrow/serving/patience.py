@@ -64,7 +64,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        joined = JoinedTransport(cycle.transport, joins=cycle.scope["method"] != "HEAD")
+        joined = JoinedTransport(cycle.transport, self.loop)
         cycle.transport = joined  # type: ignore[assignment]  # all that a cycle uses of one
         super()._start_asgi_task(cycle, app)
 
