@@ -12,13 +12,16 @@ from tests.serving.world import GOOD
 from windrow.serving.admission import Admission
 from windrow.stores.log import records
 
+NDJSON = "application/x-ndjson"
+
 
 @pytest.fixture
 def admission(fraud: Caller) -> Iterator[Admission]:
-    before = fraud.worker.admission
-    fraud.worker.admission = Admission(most=2)
-    yield fraud.worker.admission
-    fraud.worker.admission = before
+    admission = fraud.worker.admission
+    most, admission.most = admission.most, 2
+    yield admission
+    admission.most, admission.in_flight, admission.draining = most, 0, False
+    admission.turned_away.clear()
 
 
 def test_beyond_the_bound_a_request_is_told_to_come_again_and_is_neither_read_nor_logged(
@@ -49,6 +52,15 @@ def test_every_answer_gives_its_place_back(fraud: Caller, admission: Admission) 
         fraud.predict(body)
     assert admission.in_flight == 0
     assert fraud.predict(GOOD).status == 200
+
+
+def test_a_stream_takes_a_place_too_and_gives_it_back(fraud: Caller, admission: Admission) -> None:
+    admission.in_flight = 2
+    refused = fraud("POST", "/v1/fraud/batch", b"{}\n", kind=NDJSON)
+    assert (refused.status, refused.json["type"]) == (503, "urn:windrow:problem:overloaded")
+    admission.in_flight = 0
+    assert fraud("POST", "/v1/fraud/batch", b"{}\n", kind=NDJSON).status == 200
+    assert admission.in_flight == 0
 
 
 def test_a_draining_worker_is_not_ready_and_takes_no_more_requests(fraud: Caller, admission: Admission) -> None:

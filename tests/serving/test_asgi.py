@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
 from tests.serving import world
 from tests.serving.conftest import Caller, eventually
@@ -13,6 +14,7 @@ from tests.serving.world import GOOD
 from windrow.models.promotion import Override
 from windrow.models.registry import Registry
 from windrow.models.release import GateResult
+from windrow.serving.answers import Prediction
 from windrow.stores.log import LogRecord, records
 from windrow.stores.metadata import Metadata
 
@@ -305,6 +307,14 @@ def test_the_interface_is_openapi_3_1_with_every_live_service(fraud: Caller) -> 
     ]
     assert document["components"]["schemas"]["fraud.Row"]["additionalProperties"] is False
     assert fraud("GET", "/docs.json").json == document
+
+
+def test_the_interface_names_every_field_that_a_prediction_may_have(fraud: Caller) -> None:
+    schemas = fraud("GET", "/v1/openapi.json").json["components"]["schemas"]
+    item = schemas["fraud.Answer"]["properties"]["predictions"]["items"]
+    of_many_classes = {"class", "probabilities"}
+    assert {field.encode_name for field in fields(Prediction)} - of_many_classes == item["properties"].keys()
+    assert item["required"] == ["value", "statuses", "probability"]
 
 
 def test_every_reference_of_the_interface_resolves(fraud: Caller) -> None:

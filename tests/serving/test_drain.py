@@ -9,15 +9,18 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+import pyarrow.compute as pc
 import pytest
 
 from tests.serving import world
-from tests.serving.conftest import eventually
+from tests.serving.conftest import Served, eventually
 from tests.serving.test_bento import settings_for
+from tests.serving.test_bulk_server import NDJSON, Stream, body_of
 from windrow.serving.local_key import local_key
 from windrow.serving.run import Running, start
 from windrow.settings import Settings
@@ -89,3 +92,30 @@ def test_a_service_that_is_stopped_under_load_answers_every_request_and_logs_wha
     logged = PredictionLog(settings.home / "log", Lake(settings.lake)).table("fraud").column("request_id").to_pylist()
     answered = [id for client in clients for id in client.ids]
     assert (len(logged), set(logged)) == (len(answered), set(answered))
+
+
+def test_streams_that_go_on_are_ended_with_a_line_that_says_from_where_and_every_line_before_is_logged(
+    tmp_path: Path,
+) -> None:
+    settings = settings_for(tmp_path)
+    world.publish(settings)
+    world.release_fraud(settings)
+    local_key(settings)
+    with start(settings) as running:
+        served = Served(settings, running)
+        busy, idle = Stream(served, NDJSON), Stream(served, NDJSON)
+        with closing(busy.socket), closing(idle.socket):
+            idle.send(body_of(1, NDJSON))
+            waiting, going = idle.read(), busy.read()
+            told = [*next(waiting).splitlines()]
+            busy.send_all(body_of(200_000, NDJSON))
+            lines = [*next(going).splitlines()]
+            os.killpg(running.process.pid, signal.SIGTERM)
+            lines += [line for chunk in going for line in chunk.splitlines()]
+            told += [line for chunk in waiting for line in chunk.splitlines()]
+        running.process.wait(20)
+    for seen in (lines, told):
+        *answers, last = map(json.loads, seen)
+        assert (last["ended"], last["status"], last["line"]) == (True, 503, len(answers))
+    table = PredictionLog(settings.home / "log", Lake(settings.lake)).table("fraud")
+    assert pc.sum(pc.equal(table["kind"], "prediction")).as_py() == len(lines) + len(told) - 2

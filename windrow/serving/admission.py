@@ -42,6 +42,11 @@ class Admission:
         self._asked_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def full(self) -> bool:
+        """Whether nobody more is let in."""
+        return self.draining or self.in_flight >= self.most
+
     def refusal(self) -> RequestError:
         """Return what is told to a request that does not come in (503), and count it."""
         if self.draining:

@@ -164,7 +164,7 @@ class WindrowMiddleware:
         begin, worker = time.perf_counter(), self._worker
         kinds: tuple[str, ...] = ()
         request_id, admission = worker.plane.new_id(), worker.admission
-        if admission.draining or admission.in_flight >= admission.most:
+        if admission.full:
             return self._turned_away(name, action, request_id)
         admission.in_flight += 1
         spans = worker.plane.spans
@@ -220,6 +220,8 @@ class WindrowMiddleware:
 
     async def _streamed(self, name: str, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         begin, worker, reply = time.perf_counter(), self._worker, None
+        if worker.admission.full:
+            return self._turned_away(name, "batch", worker.plane.new_id())
         try:
             await worker.bulk.answer(name, scope, receive, send)
         except RequestError as error:  # before the answer began: later ones are told in the stream

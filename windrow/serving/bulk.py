@@ -2,7 +2,8 @@
 
 What holds for one prediction holds for each row: the same plane, the same log before the answer, the same problems. A row that
 cannot be answered gets a line that says why, and the stream goes on. What concerns all rows (a store that is away, a key
-that was revoked) ends it, with a line that says so. A client has to read while it sends: nothing is kept for later.
+that was revoked, a service that is being stopped) ends it, with a line that says so. A client has to read while it sends:
+nothing is kept for later.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from windrow.errors import RefusedError, RequestError
+from windrow.serving.admission import Admission
 from windrow.serving.answers import as_problem
 from windrow.serving.forms import ARROW, NDJSON, Answered, Failed, Form
 from windrow.serving.guard import GRANT, Guard
@@ -32,7 +35,7 @@ Send = Callable[[Message], Awaitable[None]]
 MOST = 32  # rows between two looks at what else there is to do: about 1 ms
 TURNS = 3  # of the event loop, in between: a prediction takes that many
 STREAMS = 8
-STALL_SECONDS = 30.0
+STALL_SECONDS, LOOK_SECONDS = 30.0, 0.5
 
 _ENDING = (401, 403, 429, 503)  # not the row's fault: the next one would be told the same
 _clock = time.perf_counter_ns
@@ -56,12 +59,12 @@ class Bulk:
 
     Parameters
     ----------
-    services, plane, guard
+    services, plane, guard, admission
         Of the worker.
     """
 
-    def __init__(self, services: LiveServices, plane: Plane, guard: Guard) -> None:
-        self._services, self._plane, self._guard = services, plane, guard
+    def __init__(self, services: LiveServices, plane: Plane, guard: Guard, admission: Admission) -> None:
+        self._services, self._plane, self._guard, self._admission = services, plane, guard, admission
         self._one_chunk = asyncio.Lock()  # of all streams: others wait for one chunk, however many streams there are
         self._streams = 0
 
@@ -78,17 +81,19 @@ class Bulk:
         if self._streams >= STREAMS:
             raise _too_many()
         self._streams += 1
+        self._admission.in_flight += 1
         try:
             await self._streamed(_Stream(name, form, scope[GRANT], send), receive)
         except _HungUpError:
             pass  # what was logged stays logged
         finally:
             self._streams -= 1
+            self._admission.in_flight -= 1
 
     async def _streamed(self, stream: _Stream, receive: Receive) -> None:
         form = stream.form
         try:
-            async for piece in _pieces(receive):
+            async for piece in _pieces(receive, self._admission):
                 await stream.begin()
                 form.feed(piece)
                 await self._answer_all(stream)
@@ -103,6 +108,8 @@ class Bulk:
 
     async def _answer_all(self, stream: _Stream) -> None:
         while rows := stream.form.take(MOST):
+            if self._admission.draining:
+                raise self._admission.refusal()
             await self._pay(stream.grant)
             async with self._one_chunk:
                 told = await self._chunk(stream, rows)
@@ -190,19 +197,27 @@ class _Stream:
         await self._send({"type": "http.response.body", "body": self.form.end()})
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+async def _pieces(receive: Receive, admission: Admission) -> AsyncIterator[bytes]:
     more = True
     while more:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            what = f"Nothing has arrived for {STALL_SECONDS:g} s"
-            raise RequestError(408, "slow-body", what, next_step="send the rest in another request") from None
+        message = await _next(receive, admission)
         if message["type"] == "http.disconnect":
             raise _HungUpError
         more = message.get("more_body", False)
         yield message.get("body", b"")
+
+
+async def _next(receive: Receive, admission: Admission) -> Message:
+    """Return what comes next; a client that sends nothing must not hold up a worker that is to end."""
+    end = time.monotonic() + STALL_SECONDS
+    while time.monotonic() < end:
+        if admission.draining:
+            raise admission.refusal()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await receive()
+    what = f"Nothing has arrived for {STALL_SECONDS:g} s"
+    raise RequestError(408, "slow-body", what, next_step="send the rest in another request")
 
 
 async def _form(headers: Sequence[tuple[bytes, bytes]]) -> Form:

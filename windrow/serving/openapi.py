@@ -54,7 +54,13 @@ _REFUSALS = {
     "403": "The access key lacks the scope of this address",
     "429": "The access key has used up its rate, or too much waits",
 }
-_EXPERIMENT = {
+_SOMETIMES = {
+    "degraded": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Why this row's answer is not what it could have been",
+    },
+    "answered_by": {"type": "string", "description": "Who answered this row, where its release did not"},
     "release": {"type": "string", "description": "Who answered this row, where it is not the answer's release"},
     "arms": {
         "type": "object",
@@ -259,7 +265,7 @@ def _answer(release: Release) -> dict[str, Any]:
         prediction["class"] = {"type": "string", "enum": list(release.classes)}
         prediction["probabilities"] = {"type": "object", "properties": dict.fromkeys(release.classes, share)}
     texts = dict.fromkeys(("request_id", "service", "release"), {"type": "string"})
-    item = {"type": "object", "properties": {**prediction, **_EXPERIMENT}, "required": list(prediction)}
+    item = {"type": "object", "properties": {**prediction, **_SOMETIMES}, "required": list(prediction)}
     fields = {
         **texts,
         "predictions": {"type": "array", "items": item},

@@ -80,7 +80,7 @@ class Worker:
         self.plane.spans = open_spans(os.environ)
         self.turn = Turn(self.plane)
         self.explainer = Explainer(settings)
-        self.bulk = Bulk(self.live, self.plane, self.guard)
+        self.bulk = Bulk(self.live, self.plane, self.guard, self.admission)
         self.ingest = Ingest(settings, heard=self._loader.heard, started=self._apply)
         self.live.start()
         if self._with_committer:
