@@ -36,7 +36,9 @@ def logged_rows(service: PredictionService, lake: Lake, log: PredictionLog, con:
     """
     import pyarrow.compute as pc
 
-    logged = log.table(service.name)
+    from windrow.stores.log import with_vector
+
+    logged = with_vector(log.table(service.name))
     logged = logged.filter(pc.less_equal(logged[EVENT_TIME].cast("int64"), now))
     if not logged.num_rows:
         raise NotFoundError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from windrow.clock import duration
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.kinds import check_kind, check_kinds
 from windrow.features.label import Label
@@ -55,6 +56,10 @@ class Online:
     cache
         What is kept of the outputs of a model that is not compiled, so that the same vector is not answered twice:
         `Cache`, or None for nothing.
+    precomputed
+        How old a batch run's prediction may be that answers a request, such as ``"2d"``; None computes each answer. For
+        a service with ``batch=`` whose requests are the key of one entity. What no run of the live release has
+        stored, or what is older, is computed; every answer says which it is, and how old.
 
     Examples
     --------
@@ -75,6 +80,7 @@ class Online:
     immutable: Sequence[str] = ()
     defaults: Mapping[str, float | str | bool] = field(default_factory=dict)
     cache: Cache | None = Cache()
+    precomputed: str | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.cache, (Cache, type(None)), where="cache= of Online()", example='Cache(ttl="1h"), or None')
@@ -89,6 +95,7 @@ class Online:
         object.__setattr__(self, "fallback", (self.fallback,) if one else tuple(self.fallback))  # type: ignore[arg-type]
         _check_times(self.p99_ms, self.deadline_ms)
         _check_chain(self._chain)
+        _check_age(self.precomputed)
         for name in ("unknown_entity", "expired", "store_away"):
             _check_policy(name, getattr(self, name), constant=self._constant is not None)
 
@@ -109,7 +116,7 @@ class Online:
         return Policies(
             deadline_ms=float(self.deadline_ms), expired=self.expired, store_away=self.store_away,
             golden=GOLDEN in self._chain, constant=constant, defaults=dict(self.defaults),  # type: ignore[arg-type]
-            cache=self.cache,
+            cache=self.cache, precomputed=None if self.precomputed is None else duration(self.precomputed),
         )  # fmt: skip
 
 
@@ -126,6 +133,14 @@ def check_online(online: Online, label: Label, view: FeatureView, *, where: str)
                 f"the default {value!r} of feature {name!r} (defaults= of {where}) is no {dtypes[name]}",
                 next_step=f"give a {dtypes[name]}, or leave it out: then it is missing",
             )
+
+
+def _check_age(precomputed: str | None) -> None:
+    check_kind(precomputed, (str, type(None)), where="precomputed= of Online()", example='"2d", or None')
+    if precomputed is not None and duration(precomputed) <= 0:
+        raise DeclarationError(
+            f"Online(precomputed={precomputed!r}) is no age", next_step='give a time, such as precomputed="2d"'
+        )
 
 
 def _check_times(p99_ms: Any, deadline_ms: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from windrow.errors import DeclarationError, UnknownNameError
 from windrow.features.group import FeatureGroup
 from windrow.features.lineage import lineage
+from windrow.models.precomputed import group_of
 from windrow.models.service import PredictionService
 from windrow.schema import Entity
 from windrow.stores.forgetting.forget import Places
@@ -55,7 +56,7 @@ def places(entity: Entity, services: Iterable[PredictionService], groups: Iterab
     >>> places(card, [], [feature_group(card)(spend)]).tables
     {'sources/payments': [('card',)]}
     """
-    own = [group for group in groups if group.entity == entity]
+    own, services = [group for group in groups if group.entity == entity], list(services)
     tables = _taken_from(entity, own)
     served: dict[str, list[tuple[str, ...]]] = {}
     for service in services:
@@ -67,7 +68,8 @@ def places(entity: Entity, services: Iterable[PredictionService], groups: Iterab
         if spine:
             tables.setdefault(spine, []).extend(served[service.name])
     found = {key: list(dict.fromkeys(chosen)) for key, chosen in tables.items()}
-    return Places(entity, found, served, [group.table_name for group in own])
+    stored = [group_of(service.name) for service in services if served[service.name]]
+    return Places(entity, found, served, [*(group.table_name for group in own), *stored])
 
 
 def _taken_from(entity: Entity, groups: Iterable[FeatureGroup]) -> dict[str, list[tuple[str, ...]]]:

@@ -13,6 +13,7 @@ POLICIES: tuple[Policy, ...] = ("predict", "fallback", "refuse")
 DEADLINE_MS = 800.0  # before BentoML's own time-out, and before most callers give up
 GOLDEN = "golden"
 CONSTANT = "constant"
+PRECOMPUTED = "precomputed"
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
         Feature -> value that stands for a stored one while the store is away; missing where none is declared.
     cache
         What is kept of the model's outputs; None for nothing.
+    precomputed
+        How old a batch run's prediction may be that answers a request, microseconds; None where none does.
 
     Examples
     --------
@@ -46,3 +49,4 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     constant: float | tuple[float, ...] | None = None
     defaults: dict[str, float | str | bool] = {}
     cache: Cache | None = Cache()
+    precomputed: int | None = None

@@ -21,6 +21,7 @@ from windrow.models.columns import check_columns
 from windrow.models.gate import CLASS_METRICS, GATES, NUMBER_METRICS, AnyGate, check_classes, check_declared
 from windrow.models.keys import label_keys
 from windrow.models.online import Online, check_online
+from windrow.models.precomputed import key_fields
 from windrow.models.resources import check_resources
 from windrow.models.split import GroupSplit, RandomSplit, Split, StratifiedSplit, TimeSplit, describe_split, group_of
 from windrow.schema import EVENT_TIME, check_name, fingerprint
@@ -399,7 +400,19 @@ def _check(service: PredictionService) -> None:
                 f"{where} is online, but group {offline[0]!r} is not",
                 next_step="set online=True on the group, or leave online= out of the service",
             )
+        _check_precomputed(service, where=where)
     _check_monitors(service, names, where=where)
+
+
+def _check_precomputed(service: PredictionService, *, where: str) -> None:
+    if service.online is None or service.online.precomputed is None:
+        return
+    if service.batch is None:
+        raise DeclarationError(
+            f"{where} answers with precomputed predictions, but nothing makes them",
+            next_step='add batch=Batch("@daily"), or leave precomputed= out of Online()',
+        )
+    key_fields(service.view.contract)
 
 
 def _check_split(service: PredictionService, *, where: str) -> None:

@@ -84,10 +84,11 @@ def audit(
 
     from windrow.features.join import view_frame
     from windrow.models.dataset import frame_of
+    from windrow.stores.log import with_vector
     from windrow.stores.tables import group_tables
 
     contract = bundle.contract
-    logged = log.table(service.name)
+    logged = with_vector(log.table(service.name))
     logged = logged.filter(pc.equal(logged["release"], bundle.id))
     spine = _spine(service, logged)
     tables = group_tables(contract.lookups, lake)

@@ -26,6 +26,8 @@ class Scored(NamedTuple):
 def score_to_sinks(service: PredictionService, stores: Stores, *, span: tuple[int, int] | None, now: int) -> Scored:
     """Score the rows of `span` (or the newest row of each key) and write them to every sink.
 
+    Where the service declares `precomputed`, the online store gets the newest prediction of each entity after that.
+
     Parameters
     ----------
     span
@@ -42,8 +44,10 @@ def score_to_sinks(service: PredictionService, stores: Stores, *, span: tuple[in
         If a sink that is not optional has no address; nothing is scored then.
     """
     from windrow.models.content import content_hash
+    from windrow.models.publishing import publish_predictions
     from windrow.models.scoring import score, score_latest
     from windrow.stores.engine import engine
+    from windrow.stores.online.store import open_online
     from windrow.stores.sinks import absent, require, write_sink
 
     assert service.batch is not None
@@ -58,5 +62,8 @@ def score_to_sinks(service: PredictionService, stores: Stores, *, span: tuple[in
         rows = score(service, bundle, lake, engine(), start=span[0], end=span[1], now=now)
     there = [sink for sink in service.batch.every_sink if sink not in left_out]
     writes = [write_sink(sink, service.name, rows, lake=lake, settings=settings, day=span) for sink in there]
+    if service.online is not None and service.online.precomputed is not None:
+        with open_online(settings.online, write=True) as online:
+            publish_predictions(service.name, bundle.contract, rows, online)
     # The same answers given again, later, are the same data: the hash leaves out when they were given.
     return Scored(rows, bundle.id, writes, left_out, content_hash(rows.drop_columns([KNOWN_AT]))[:16])

@@ -68,6 +68,7 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
 
     Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
     `degraded` says why it is not what it could have been, and `answered_by` who answered where the release did not.
+    Of a batch run's prediction it says the time that it is about (`precomputed_for`) and how long that is ago.
     In an experiment it says the row's `arms`, and its `release` where that is not the answer's.
     """
 
@@ -78,6 +79,8 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
     probabilities: dict[str, float] | None = None
     degraded: tuple[str, ...] | None = None
     answered_by: str | None = None
+    precomputed_for: str | None = None
+    age_seconds: float | None = None
     release: str | None = None
     arms: dict[str, str] | None = None
 
@@ -108,6 +111,7 @@ class Problem(msgspec.Struct, rename={"next_": "next"}):
 
 
 encode = msgspec.json.Encoder().encode
+_NOTHING = msgspec.Raw(b"{}")
 
 
 class Speaker:
@@ -173,6 +177,8 @@ class Speaker:
         """Return the text of what is known of each value."""
         # The transformer gives one and the same mapping to all rows that have everything.
         last, text = self._last
+        if not status:  # nothing was read
+            return _NOTHING
         if status is not last:
             text = self._statuses(tuple(status.values()))
             self._last = status, text

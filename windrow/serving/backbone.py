@@ -89,6 +89,8 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
         Row -> who answered instead.
     cached
         Rows whose outputs the release had kept.
+    stored
+        Where the outputs are a batch run's: the time that each is about, UTC microseconds. No vector was made then.
     """
 
     vectors: Vectors
@@ -98,11 +100,12 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
     reasons: Mapping[int, tuple[str, ...]] = {}
     others: Mapping[int, Other] = {}
     cached: Sequence[int] = ()
+    stored: Sequence[int] = ()
 
     @property
     def whole(self) -> bool:
-        """Whether all is well."""
-        return not (self.reasons or self.others)
+        """Whether all is well and there is nothing to say of it."""
+        return not (self.reasons or self.others or self.stored)
 
 
 class Backbone:

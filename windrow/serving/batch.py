@@ -8,10 +8,15 @@ from typing import Any
 
 import msgspec
 
-from windrow.serving.answers import Prediction, place_of
+from windrow.clock import SECOND
+from windrow.models.policies import PRECOMPUTED
+from windrow.models.precomputed import Kept
+from windrow.serving.answers import Prediction, place_of, spoken_time
 from windrow.serving.backbone import Answers
 from windrow.serving.dispatcher import Dispatcher, Route
 from windrow.serving.live import LiveService
+from windrow.serving.precomputed import Precomputed
+from windrow.serving.vectors import Vectors
 from windrow.stores.log import LogRecord
 
 
@@ -73,6 +78,36 @@ def divided(batch: Batch, dispatcher: Dispatcher[LiveService] | None) -> list[Pa
     return [Part(routes[at[0]].service, at, [routes[i] for i in at]) for at in places.values()]
 
 
+def taken(batch: Batch, parts: Sequence[Part], stored: Precomputed) -> tuple[list[Scored], list[Part]]:
+    """Return the rows of the live release that a batch run has answered already, and the parts that are left."""
+    scored, left = [], []
+    for part in parts:
+        begun = time.perf_counter_ns()
+        mine = part.service is batch.service
+        found = (
+            stored.find([batch.values[i] for i in part.places], [batch.times[i] for i in part.places]) if mine else []
+        )
+        there = [at for at, one in enumerate(found) if one is not None]
+        if there:
+            kept = [one for one in found if one is not None]
+            scored.append(Scored(_some(part, there), _stored(kept), begun))
+        others = [at for at in range(len(part.places)) if at not in set(there)]
+        if others:
+            left.append(_some(part, others) if there else part)
+    return scored, left
+
+
+def _some(part: Part, rows: Sequence[int]) -> Part:
+    routes = None if part.routes is None else [part.routes[at] for at in rows]
+    return Part(part.service, [part.places[at] for at in rows], routes)
+
+
+def _stored(kept: Sequence[Kept]) -> Answers:
+    count, now = len(kept), time.perf_counter_ns()
+    nothing = Vectors((), None, None, [[]] * count, [True] * count, [{}] * count, {})
+    return Answers(nothing, [one.output for one in kept], now, now, stored=[one.event_time for one in kept])
+
+
 def recorded(batch: Batch, scored: Scored) -> list[LogRecord]:
     """Return what the log is told of the rows of one part."""
     part, answers, received = scored.part, scored.answers, time.time_ns() // 1000
@@ -82,8 +117,9 @@ def recorded(batch: Batch, scored: Scored) -> list[LogRecord]:
     for at, place in enumerate(part.places):
         record = asked(batch, place, received=received)
         record.release, record.output = release, place_of(answers.outputs[at])
-        record.vector = recorder.vector(vectors.lists[at], finite=vectors.finite[at])
-        record.statuses = recorder.statuses(vectors.statuses[at])
+        if not answers.stored:
+            record.vector = recorder.vector(vectors.lists[at], finite=vectors.finite[at])
+            record.statuses = recorder.statuses(vectors.statuses[at])
         record.stages_us = {"validate": batch.checked[place], "features": features, "model": model}
         if part.routes is not None:
             route = part.routes[at]
@@ -97,6 +133,8 @@ def recorded(batch: Batch, scored: Scored) -> list[LogRecord]:
 
 
 def _amend(records: Sequence[LogRecord], answers: Answers) -> None:
+    for row, _ in enumerate(answers.stored):
+        records[row].answered_by = PRECOMPUTED
     for row, reasons in answers.reasons.items():
         records[row].degraded = ",".join(reasons)
     for row, other in answers.others.items():
@@ -132,7 +170,7 @@ def said(batch: Batch, scored: Sequence[Scored]) -> list[tuple[LiveService, Pred
         part, service = one.part, one.part.service
         predictions = service.speaker.predictions(one.answers.outputs, one.answers.vectors.statuses)
         if not one.answers.whole:
-            _mark(predictions, one.answers)
+            _mark(predictions, one.answers, batch.now)
         for at, place in enumerate(part.places):
             prediction = predictions[at]
             if part.routes is not None:
@@ -141,7 +179,11 @@ def said(batch: Batch, scored: Sequence[Scored]) -> list[tuple[LiveService, Pred
     return [made[place] for place in range(len(batch.values))]
 
 
-def _mark(predictions: Sequence[Prediction], answers: Answers) -> None:
+def _mark(predictions: Sequence[Prediction], answers: Answers, now: int) -> None:
+    for row, event_time in enumerate(answers.stored):
+        prediction = predictions[row]
+        prediction.answered_by, prediction.precomputed_for = PRECOMPUTED, spoken_time(event_time)
+        prediction.age_seconds = (now - event_time) / SECOND
     for row, reasons in answers.reasons.items():
         predictions[row].degraded = reasons
     for row, other in answers.others.items():

@@ -18,6 +18,7 @@ from windrow.serving.answers import Speaker
 from windrow.serving.breaker import Breaker
 from windrow.serving.cache import OutputCache
 from windrow.serving.dispatcher import Dispatcher, fitting
+from windrow.serving.precomputed import Precomputed
 from windrow.serving.predictor import Predictor
 from windrow.serving.recorder import Recorder
 from windrow.serving.requests import RowReader
@@ -35,7 +36,7 @@ class LiveService:
     """One release with all it needs to answer; never changed, only replaced as a whole.
 
     `override` says who signed for it where the rules of promotion refused it; `breaker` leaves a failing model alone;
-    `cache` has outputs that it need not make again.
+    `cache` has outputs that it need not make again, `precomputed` those that a batch run has stored.
     """
 
     release: Release
@@ -45,6 +46,7 @@ class LiveService:
     override: Mapping[str, Any] | None = None
     breaker: Breaker = field(default_factory=Breaker)
     cache: OutputCache | None = None
+    precomputed: Precomputed | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from windrow.serving.breaker import Breaker
 from windrow.serving.budget import Budget, latency_folder
 from windrow.serving.cache import OutputCache
 from windrow.serving.live import LiveService
+from windrow.serving.precomputed import precomputed
 from windrow.serving.predictor import CompiledPredictor, Predictor
 from windrow.serving.shared_cache import RedisOutputs
 from windrow.serving.side_process import SidePredictor
@@ -92,7 +93,7 @@ class Loader:
         predictor = self._predictor(release)
         try:
             live = LiveService(release, transformer, predictor, self._clock(release), self._override(release))
-            made = replace(live, cache=self._cache(release))
+            made = replace(live, cache=self._cache(release), precomputed=precomputed(release, online))
             self._budget.check(warm(made))
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()

@@ -63,6 +63,7 @@ class Metrics:
         self.caches: Mapping[str, CacheFacts] = {}
         self.arms: Mapping[tuple[str, str, str], int] = {}
         self.shadows: Mapping[tuple[str, str, str], int] = {}
+        self.precomputed: Mapping[tuple[str, str], int] = {}
         self.stages, self.budgets = Stages(), dict[str, float]()
 
     def observe(self, service: str, route: str, status: int, seconds: float) -> None:
@@ -172,6 +173,12 @@ class Metrics:
                 "Rows answered in an arm of an experiment",
                 ["service", "experiment", "arm"],
                 self.arms,
+            ),
+            (
+                "windrow_precomputed_rows",
+                "Rows for which a batch run's prediction was found, or missed",
+                ["service", "what"],
+                self.precomputed,
             ),
             ("windrow_shadow_rows", "Rows that a shadow was asked", ["service", "release", "became"], self.shadows),
         ):

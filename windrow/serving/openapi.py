@@ -60,7 +60,13 @@ _SOMETIMES = {
         "items": {"type": "string"},
         "description": "Why this row's answer is not what it could have been",
     },
-    "answered_by": {"type": "string", "description": "Who answered this row, where its release did not"},
+    "answered_by": {"type": "string", "description": "Who answered this row, where the model did not"},
+    "precomputed_for": {
+        "type": "string",
+        "format": "date-time",
+        "description": "The time that a batch run's prediction is about; then no feature was read",
+    },
+    "age_seconds": {"type": "number", "minimum": 0, "description": "How long that is ago"},
     "release": {"type": "string", "description": "Who answered this row, where it is not the answer's release"},
     "arms": {
         "type": "object",

@@ -15,7 +15,7 @@ import msgspec
 from windrow.errors import RequestError
 from windrow.serving.answers import encode
 from windrow.serving.backbone import Backbone, Given
-from windrow.serving.batch import Batch, Part, Scored, divided, recorded, said, spoken
+from windrow.serving.batch import Batch, Part, Scored, divided, recorded, said, spoken, taken
 from windrow.serving.dispatcher import Dispatcher
 from windrow.serving.live import LiveService
 from windrow.serving.requests import Outcome, Rows, read_outcomes
@@ -48,13 +48,14 @@ class Services(Protocol):
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """A request that keeps its contract, and the moment (nanoseconds) it began."""
+    """A request that keeps its contract, the moment (nanoseconds) it began, and whether it may be answered by what is stored."""
 
     request_id: str
     service: LiveService
     rows: Rows
     begun: int
     validated: int
+    stored: bool = True
 
 
 class Plane:
@@ -127,8 +128,7 @@ class Plane:
             If the online store or the log fails.
         """
         batch = _together(asks)
-        parts = divided(batch, self._services.dispatcher(batch.service))
-        scored = [await self._scored(batch, part) for part in parts]
+        scored = await self._all(batch, asks[0].stored)
         predicted = _clock()
         self._log.append([record for one in scored for record in recorded(batch, one)])
         logged = _clock()
@@ -146,6 +146,12 @@ class Plane:
         self.stages.observe(name, checked, features, model, logged - predicted, ended - logged, len(asks))
         if self.spans is not None:
             _trace(self.spans, asks, scored, moments)
+
+    async def _all(self, batch: Batch, stored: bool) -> list[Scored]:
+        parts, scored = divided(batch, self._services.dispatcher(batch.service)), list[Scored]()
+        if stored and batch.service.precomputed is not None:
+            scored, parts = taken(batch, parts, batch.service.precomputed)
+        return scored + [await self._scored(batch, part) for part in parts]
 
     async def _scored(self, batch: Batch, part: Part) -> Scored:
         begun, given = _clock(), Given(batch.values, batch.times, batch.begun)

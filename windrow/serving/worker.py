@@ -113,6 +113,12 @@ class Worker:
             for s in self.live.answering()
             if s.cache is not None
         }
+        self.metrics.precomputed = {
+            (s.name, what): count
+            for s in self.live.services.values()
+            if s.precomputed is not None
+            for what, count in s.precomputed.rows.items()
+        }
         self.metrics.arms, self.metrics.shadows = self.plane.arms, self.plane.shadows.counts
         self.metrics.stages = self.plane.stages
         self.metrics.budgets = {n: s.release.p99_ms for n, s in self.live.services.items() if s.release.p99_ms}

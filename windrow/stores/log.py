@@ -56,7 +56,8 @@ class LogRecord(msgspec.Struct, kw_only=True, gc=False):
     degraded
         Why the prediction is not what it could have been, words with commas between; "" where it is.
     answered_by
-        Who answered where the release that was asked did not: another release, or ``constant``, which is no `release`.
+        Who answered where the model that was asked did not: another release, ``constant``, which is no `release`, or
+        ``precomputed``: a batch run of the `release` did, and no vector was made.
     experiment
         The one that chose the release; "" where none did.
     arms, propensities
@@ -288,11 +289,12 @@ class PredictionLog:
         -------
         pyarrow.Table
             ``request_id, row, release, event_time, output``, then the features: float32 (null
-            for missing) or string; null where a release did not have the feature.
+            for missing) or string; null where a release did not have the feature. Answers that a batch run
+            had made before are left out: they were given without a vector.
         """
         import pyarrow as pa
 
-        logged = self.table(service)
+        logged = with_vector(self.table(service))
         vectors = [msgspec.json.decode(text) for text in logged.column("vector").to_pylist()]
         made = logged.select(["request_id", "row", "release", "event_time", "output"])
         for field in contract.features:
@@ -344,6 +346,13 @@ class PredictionLog:
         rows = table.scan(engine())
         wanted = rows.filter(rows.kind == kind, rows.service == service)
         return _of_today(wanted.select([n for n in schema.names if n in wanted.columns]).to_pyarrow(), schema)
+
+
+def with_vector(logged: pa.Table) -> pa.Table:
+    """Return the rows of `PredictionLog.table` for which features were read."""
+    import pyarrow.compute as pc
+
+    return logged.filter(pc.not_equal(logged["vector"], "{}"))
 
 
 def _of_today(rows: pa.Table, schema: pa.Schema) -> pa.Table:

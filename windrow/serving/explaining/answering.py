@@ -13,7 +13,7 @@ from windrow.errors import RequestError
 from windrow.models.release import EXPLAIN_MS
 from windrow.serving.answers import encode, problem
 from windrow.serving.explaining.explainer import Explainer
-from windrow.serving.explaining.messages import Logged, checked_kind, vector_of
+from windrow.serving.explaining.messages import checked_kind, explainable
 from windrow.stores.log import LogRecord
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ async def predict(
         When the request began, of `time.monotonic`: what the prediction took is part of the time for explanations.
     """
     kept = Explained()
-    answer = await plane.with_log(kept.around).predict(name, body, request_id=request_id)
+    plane = plane.with_log(kept.around)
+    ask = plane.validate(name, body, request_id=request_id)
+    # What a batch run has stored cannot be explained: it came without its vector.
+    (answer,) = await plane.answer([msgspec.structs.replace(ask, stored=False)])
     rows = sorted((r for r in kept.records if r.kind == "prediction"), key=lambda record: record.row)
     explainer.remember(request_id, rows)
     until = begun + seconds_of(services, rows[0].release)
@@ -135,7 +138,7 @@ async def _explained(
     found: dict[str, object] = {"row": record.row}
     for kind in kinds:
         try:
-            made = await explainer.explanation(Logged(record.release, vector_of(record)), kind, until=until)
+            made = await explainer.explanation(explainable(record), kind, until=until)
         except RequestError as error:
             found[kind] = {"status": "failed", "problem": msgspec.Raw(problem(error, record.request_id))}
             continue

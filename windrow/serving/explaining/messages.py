@@ -91,7 +91,7 @@ def chosen(found: Iterable[LogRecord], row: int) -> Logged | None:
     Raises
     ------
     RequestError
-        409 for a request that got no answer, 404 for a row that it did not have.
+        409 for a request that got no answer or a stored one, 404 for a row that it did not have.
     """
     answered = {record.row: record for record in found if record.kind == "prediction"}
     failed = [record for record in found if record.kind == "error"]
@@ -110,7 +110,26 @@ def chosen(found: Iterable[LogRecord], row: int) -> Logged | None:
             where="query",
             next_step=f"ask for row=0 to row={max(answered)}",
         )
-    return Logged(answered[row].release, vector_of(answered[row])) if answered else None
+    return explainable(answered[row]) if answered else None
+
+
+def explainable(record: LogRecord) -> Logged:
+    """Return what an explanation needs of a logged prediction.
+
+    Raises
+    ------
+    RequestError
+        409 for one that a batch run had made before: it was given without its vector.
+    """
+    vector = vector_of(record)
+    if not vector:
+        raise RequestError(
+            409,
+            "no-vector",
+            "This row was answered by a prediction that a batch run had made, without its features",
+            next_step="ask again with ?explain=shap: then the features are read, and the answer is computed",
+        )
+    return Logged(record.release, vector)
 
 
 def vector_of(record: LogRecord) -> Vector:

@@ -24,7 +24,7 @@ from windrow.schema import EVENT_TIME, Status
 from windrow.serving.answers import HTML, Output, Reply, as_problem
 from windrow.serving.explaining.answering import seconds_of
 from windrow.serving.explaining.explanation import KINDS, Explanation, Shapley, decode, spoken
-from windrow.serving.explaining.messages import Logged, checked_kind, vector_of
+from windrow.serving.explaining.messages import Logged, checked_kind, explainable, vector_of
 from windrow.serving.guard import GRANT, SESSION, require
 from windrow.serving.sign_in import sign_out
 from windrow.serving.ui import form, sections
@@ -168,7 +168,7 @@ class Ui:
         worker, services = self._worker, self._worker.live.services
         until = time.monotonic() + seconds_of(services, shown.record.release if shown.record else "")
         if shown.record is not None:
-            found: Logged | None = Logged(shown.record.release, vector_of(shown.record))
+            found: Logged | None = explainable(shown.record)
         else:
             found = await worker.explainer.logged(shown.request_id, shown.row, until=until)
         return None if found is None else await worker.explainer.explanation(found, shown.kind, until=until)

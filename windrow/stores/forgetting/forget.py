@@ -54,7 +54,7 @@ class Places(NamedTuple):
     services
         Service -> choices of request fields: in its predictions, log, training datasets and sinks.
     online
-        Groups of the online store that are kept by the entity's key.
+        Groups of the online store that are kept by the entity's key, and predictions of services that are asked by it.
     """
 
     entity: Entity
