@@ -137,6 +137,7 @@ class WindrowMiddleware:
             return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
         if path == READY:
             told = GRANT in scope
+            await self._worker.rehearse()
             return self._read(method, lambda: Reply(200, encode(pages.readiness(self._worker, detailed=told))))
         if path in ("/", "/ui"):
             return self._read(method, lambda: self._ui.index(scope))

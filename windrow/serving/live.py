@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Protocol
 
+import msgspec
+
 from windrow.errors import RequestError, WindrowError, listed
 from windrow.models.experiment import Experiment
 from windrow.models.release import Release
@@ -31,12 +33,41 @@ LINGER_SECONDS = 5.0  # a replaced release still answers the requests that began
 _log = logging.getLogger("windrow.serving")
 
 
+class Warmth(msgspec.Struct):
+    """What a release was asked before it went live.
+
+    Attributes
+    ----------
+    source
+        ``log``: what was asked lately; ``sample``: a made-up request.
+    bodies
+        The requests that it answered.
+    skipped
+        Logged requests that it was not asked, or did not answer.
+    ms
+        What all of it took.
+    spent
+        Microseconds of each request that was asked alone, in their order: what the first callers were spared.
+    """
+
+    source: str = ""
+    bodies: Sequence[bytes] = ()
+    skipped: int = 0
+    ms: float = 0.0
+    spent: list[float] = []
+
+    def facts(self) -> dict[str, Any]:
+        """Return it without the requests."""
+        return {"source": self.source, "requests": len(self.bodies), "skipped": self.skipped, "ms": round(self.ms, 1)}
+
+
 @dataclass(frozen=True, eq=False)
 class LiveService:
     """One release with all it needs to answer; never changed, only replaced as a whole.
 
     `override` says who signed for it where the rules of promotion refused it; `breaker` leaves a failing model alone;
-    `cache` has outputs that it need not make again, `precomputed` those that a batch run has stored.
+    `cache` has outputs that it need not make again, `precomputed` those that a batch run has stored;
+    `warmth` says how it was warmed.
     """
 
     release: Release
@@ -47,6 +78,7 @@ class LiveService:
     breaker: Breaker = field(default_factory=Breaker)
     cache: OutputCache | None = None
     precomputed: Precomputed | None = None
+    warmth: Warmth = field(default_factory=Warmth)
 
     @property
     def name(self) -> str:

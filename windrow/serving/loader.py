@@ -28,6 +28,7 @@ from windrow.serving.warmer import warm
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata, Span
 from windrow.stores.online.store import OnlineStore, open_online
+from windrow.stores.recent import recent
 
 _log = logging.getLogger("windrow.serving")
 _ClockKey = tuple[tuple[str, ...], int]  # a release's sources, and the time it was trained at
@@ -94,7 +95,7 @@ class Loader:
         try:
             live = LiveService(release, transformer, predictor, self._clock(release), self._override(release))
             made = replace(live, cache=self._cache(release), precomputed=precomputed(release, online))
-            self._budget.check(warm(made))
+            self._budget.check(warm(made, recent(self._settings.home / "log", release.service)))
         except BaseException:  # whatever stopped it, the model's process must not stay
             predictor.close()
             raise

@@ -35,6 +35,7 @@ def describe(service: LiveService, live: LiveServices, stages: Stages) -> dict[s
         "policies": release.policies,
         "p99_ms": release.p99_ms,
         "stages": {n: s._asdict() for n, s in stages.spent(release.service, budget_ms=release.p99_ms).items()},
+        "warm_up": service.warmth.facts(),
         "request": row_schema(release.contract),
         "features": [{"name": f.name, "dtype": f.dtype} for f in release.contract.features],
         "groups": release.groups,

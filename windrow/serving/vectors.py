@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from windrow.features.contract import Frame
+from windrow.features.contract import Contract, Frame, canonical_column
 
 UNKNOWN, OLD, AWAY = "unknown_entity", "expired", "store_away"
 """Why a vector is degraded: the names of the policies that say what becomes of it."""
@@ -83,3 +83,14 @@ class Vectors(msgspec.Struct, frozen=True, gc=False):
 
 def _without_nan(values: list[Any]) -> list[Any]:
     return [None if v != v else v for v in values]
+
+
+def logged_vectors(contract: Contract, logged: Sequence[Mapping[str, Any]]) -> Vectors:
+    """Return vectors by name, as the log has them, in the form in which the model was given them."""
+    columns = {f.name: canonical_column(f.dtype, [row[f.name] for row in logged]) for f in contract.features}
+    lists = [list(row) for row in zip(*(values.tolist() for values in columns.values()), strict=True)]
+    matrix = np.column_stack(list(columns.values())) if contract.numeric else None
+    nothing = [False] * len(lists)
+    return Vectors(
+        contract.feature_names, matrix, None if contract.numeric else columns, lists, nothing, [{}] * len(lists), {}
+    )

@@ -7,6 +7,8 @@ import math
 import os
 import subprocess
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from windrow.errors import StoreError
@@ -23,6 +25,7 @@ from windrow.serving.local import refuse_insecure_sockets
 from windrow.serving.metrics import BackboneFacts, CacheFacts, IngestFacts, Metrics
 from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
+from windrow.serving.rehearsal import rehearse
 from windrow.serving.sign_in import SignIn
 from windrow.serving.spans import open_spans
 from windrow.serving.turn import Turn
@@ -37,6 +40,7 @@ APPLIER = "windrow.stores.ingest.applier"
 ONLINE = "online store"
 WRITERS = 64
 STOP_SECONDS = 5.0
+QUIET_SECONDS, LATEST_SECONDS = 1.0, 10.0  # for the committer's start: after the worker is ready, and at the latest
 
 
 class Worker:
@@ -53,6 +57,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
         self.settings, self.metrics, self.admission = settings, Metrics(), Admission()
+        self._rehearsed = False
         self.notes = Notes(settings.note_every)
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
@@ -105,6 +110,14 @@ class Worker:
             if keeper.is_alive():
                 keeper.join(STOP_SECONDS)
 
+    async def rehearse(self) -> None:
+        """Warm this thread too, once, before anybody is told that the worker is ready."""
+        if self.live.ready and not self._rehearsed:
+            self._rehearsed = True
+            with suppress(StoreError):  # a full disk: every request is told, and may find that there is room again
+                self._log.open()
+            await rehearse(self.live)
+
     def measured(self) -> bytes:
         """Return the metrics page."""
         self.metrics.live = {name: service.release.id for name, service in self.live.services.items()}
@@ -148,6 +161,13 @@ class Worker:
         if self._with_committer and not self._applier.is_alive():
             self._applier.start()
 
+    def _wait_until_warm(self) -> None:
+        # The committer's imports take a core for a second: the worker is ready sooner, and its first callers are not in their way.
+        end = time.monotonic() + LATEST_SECONDS
+        while not self.live.ready and time.monotonic() < end and not self._stop.wait(0.05):
+            pass
+        self._stop.wait(QUIET_SECONDS)
+
     def _keeper(self, module: str) -> threading.Thread:
         name = f"windrow-{module.rpartition('.')[2]}"
         return threading.Thread(target=self._keeping, args=(module,), name=name, daemon=True)
@@ -155,6 +175,8 @@ class Worker:
     def _keeping(self, module: str) -> None:
         environ = {**os.environ, **self.settings.environ()}
         switch_off(environ)
+        if module == COMMITTER:
+            self._wait_until_warm()
         while not self._stop.is_set():
             child = spawn(["-m", module], environ=environ)
             while child.poll() is None and not self._stop.wait(0.2):

@@ -23,6 +23,7 @@ from windrow.settings import Settings
 from windrow.stores.election import elected_by
 from windrow.stores.lake import Lake
 from windrow.stores.log import Rows, decode_segment, table_key, to_table
+from windrow.stores.recent import MOST, keep
 from windrow.stores.segments import DAMAGED, OPEN, SEALED, SegmentId, lock_if_dead, read_segment, segments
 
 _LOG = logging.getLogger("windrow.committer")
@@ -108,6 +109,9 @@ def _commit_batch(folder: Path, lake: Lake, batch: Sequence[tuple[SegmentId, byt
         for record in found:
             tables.setdefault(table_key(record), []).append((segment, record))
     committed = sum(_commit_rows(lake, key, rows, last=batch[-1][0]) for key, rows in sorted(tables.items()))
+    for key, rows in tables.items():
+        if key.startswith("log/"):
+            keep(folder, key.removeprefix("log/"), [record for _, record in rows[-MOST:]])
     for segment, _ in batch:
         _remove(folder, segment, keep=segment in damaged)
     return committed

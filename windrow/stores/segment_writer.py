@@ -84,6 +84,20 @@ class SegmentWriter:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    def open(self) -> None:
+        """Make the segment that the next frame goes to: a third of a millisecond that no caller then waits for.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be made; `append_frame` tries again.
+        """
+        try:
+            with self._lock:
+                self._current()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def rotate(self) -> None:
         """Hand the segment over, if it holds anything."""
         with self._lock:

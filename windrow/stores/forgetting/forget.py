@@ -32,6 +32,7 @@ from windrow.stores.log import LogRecord
 from windrow.stores.metadata import Metadata
 from windrow.stores.online.store import OnlineStore, open_online
 from windrow.stores.postgres_sink import table_name
+from windrow.stores.recent import drop
 
 _SERVED = ("predictions/", "log/", "outcomes/", "datasets/", "sinks/")
 _WAITING = "log (not committed yet)"
@@ -185,6 +186,7 @@ def forget(key: Values, places: Places, settings: Settings, metadata: Metadata) 
     rows[_LATER] = erase_later(settings.home, arriving, erase=True)
     with committed(log, lake):
         ids |= _logged_ids(key, places, lake)
+        drop(log)
         rows.update(_everywhere(key, places, settings, ids=ids, erase=True))
     stone = bury(metadata, name, key, rows={place: n for place, n in rows.items() if n}, columns=columns)
     return _result(key, places, rows, settings, begin=begin, hash=stone.hash)
