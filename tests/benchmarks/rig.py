@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import skops.io
 from numpy.typing import NDArray
 
 from windrow.features.contract import Contract, Lookup, OnDemand
 from windrow.models.bundle import MODEL_FILES, golden_pairs
 from windrow.models.compile import compile_estimator
+from windrow.models.policies import Policies
 from windrow.models.promotion import Override
 from windrow.models.registry import Registry
-from windrow.models.release import DatasetRef, Release, sha256
+from windrow.models.release import Backend, DatasetRef, Release, sha256
 from windrow.schema import Field
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
@@ -73,8 +75,8 @@ def fitted() -> tuple[Any, NDArray[np.float32]]:
     return GradientBoostingClassifier(n_estimators=100, random_state=0).fit(rows, labels), rows
 
 
-def build(settings: Settings) -> None:
-    """Publish the entities and release the model under `settings`."""
+def build(settings: Settings, *, policies: Policies | None = None, backend: Backend = "onnx") -> None:
+    """Publish the entities and release the model under `settings`, compiled or as scikit-learn has it."""
     import pandas as pd
 
     rng, agreed = np.random.default_rng(1), contract()
@@ -89,8 +91,9 @@ def build(settings: Settings) -> None:
     compiled = compile_estimator(model, agreed, frame)
     assert compiled.backend == "onnx", compiled.reason
     few = {name: values[:16] for name, values in frame.items()}
+    payload = compiled.payload if backend == "onnx" else skops.io.dumps(model)
     files = {
-        MODEL_FILES["onnx"]: compiled.payload,
+        MODEL_FILES[backend]: payload,
         "contract.json": msgspec.json.encode(agreed),
         "golden.json": msgspec.json.encode(golden_pairs(few, compiled.model(agreed).predict(few))),
         "environment.txt": b"",
@@ -98,8 +101,8 @@ def build(settings: Settings) -> None:
     release = Release(
         id="fraud-1", service="fraud", number=1, created_at=time.time_ns() // 1000, task="classification",
         contract=agreed, label={}, view_fingerprint=agreed.fingerprint, groups={}, sources=(), seq=0,
-        dataset=DatasetRef(id="d", hash="h", rows=len(rows), kind="view", now=NOW, splits={}), backend="onnx",
-        layout=compiled.layout, parity=compiled.parity, metrics={}, baseline={}, gates=[],
+        dataset=DatasetRef(id="d", hash="h", rows=len(rows), kind="view", now=NOW, splits={}), backend=backend,
+        policies=policies or Policies(), layout=compiled.layout, parity=compiled.parity, metrics={}, baseline={}, gates=[],
         files={name: sha256(data) for name, data in files.items()},
         on_demand_sha256=sha256(SOURCE.encode()), environment={},
     )  # fmt: skip

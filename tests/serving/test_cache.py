@@ -102,7 +102,7 @@ def test_the_least_recently_used_goes_when_entries_or_bytes_are_too_many() -> No
 
 
 def test_a_redis_server_keeps_outputs_and_a_dead_one_keeps_none() -> None:
-    keys: list[Any] = [PredictionKey("r-1", "", "prediction", [float(n)]) for n in range(3)]
+    keys = [PredictionKey("r-1", "", "prediction", [float(n)]).packed for n in range(3)]
     with redis_server() as server:
         outputs = RedisOutputs(server.url)
         outputs.put(keys[:2], [0.5, [0.25, 0.75]], seconds=60)

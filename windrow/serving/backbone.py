@@ -256,9 +256,14 @@ async def _run(service: LiveService, vectors: Vectors, now: int, until: int) -> 
     if cache is None:
         return await _asked(service, vectors, now, until)
     keys, found = cache.find(vectors)
-    left = [row for row, output in enumerate(found) if output is None]
-    if not left:
+    missing = found.count(None)
+    if not missing:
         return Ran(found, _clock(), range(len(found)))  # type: ignore[arg-type]  # none is missing
+    if missing == len(keys):
+        ran = await _asked(service, vectors, now, until)
+        cache.keep(keys, ran.outputs)
+        return ran
+    left = [row for row, output in enumerate(found) if output is None]
     ran = await _asked(service, vectors.take(left), now, until)
     cache.keep([keys[row] for row in left], ran.outputs)
     made = dict(zip(left, ran.outputs, strict=True))

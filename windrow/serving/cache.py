@@ -26,19 +26,19 @@ _NUMBER = 32
 class Shared(Protocol):
     """Keeps outputs for many workers; never raises: what it cannot give is not there."""
 
-    def get(self, keys: Sequence[PredictionKey]) -> list[Output | None]:
-        """Return what is kept under each key."""
+    def get(self, keys: Sequence[bytes]) -> list[Output | None]:
+        """Return what is kept under each packed key."""
         ...
 
-    def put(self, keys: Sequence[PredictionKey], outputs: Sequence[Output], *, seconds: float) -> None:
+    def put(self, keys: Sequence[bytes], outputs: Sequence[Output], *, seconds: float) -> None:
         """Keep outputs for some time."""
         ...
 
 
 class Found(NamedTuple):
-    """The key of each row, and the output that was kept under it, or None."""
+    """The packed key of each row, and the output that was kept under it, or None."""
 
-    keys: list[PredictionKey]
+    keys: list[bytes]
     outputs: list[Output | None]
 
 
@@ -73,26 +73,21 @@ class OutputCache:
 
     def find(self, vectors: Vectors) -> Found:
         """Return what is kept for each row."""
-        keys = [PredictionKey(self._id, self._content, ASKED, values) for values in vectors.lists]
-        if self._shared is None:
-            get = self._kept.get
-            outputs = [get(key.packed) for key in keys]
-        else:
-            outputs = self._shared.get(keys)
+        keys = [PredictionKey(self._id, self._content, ASKED, values).packed for values in vectors.lists]
+        outputs = [self._kept.get(key) for key in keys] if self._shared is None else self._shared.get(keys)
         missing = outputs.count(None)
         self.misses += missing
         self.hits += len(outputs) - missing
         return Found(keys, outputs)
 
-    def keep(self, keys: Sequence[PredictionKey], outputs: Sequence[Output]) -> None:
+    def keep(self, keys: Sequence[bytes], outputs: Sequence[Output]) -> None:
         """Keep what the model has said."""
         if self._shared is not None:
             self._shared.put(keys, outputs, seconds=self._seconds)
             return
         for key, output in zip(keys, outputs, strict=True):
-            packed = key.packed
             numbers = len(output) if isinstance(output, list) else 1
-            self._kept.put(packed, output, seconds=self._seconds, size=len(packed) + _OVERHEAD + numbers * _NUMBER)
+            self._kept.put(key, output, seconds=self._seconds, size=len(key) + _OVERHEAD + numbers * _NUMBER)
 
 
 def content_of(release: Release) -> str:

@@ -48,10 +48,13 @@ class Kept(Generic[T]):
     def put(self, key: Hashable, value: T, *, seconds: float, size: int = 0) -> None:
         """Keep a value of `size` bytes for some time."""
         with self._lock:
-            self._bytes += size - self._values.pop(key, _NONE)[2]
-            self._values[key] = (self._clock() + seconds, value, size)
-            while len(self._values) > self._most or self._bytes > self._most_bytes:
-                _, (_, _, freed) = self._values.popitem(last=False)
+            values = self._values
+            if key in values:
+                self._bytes -= values.pop(key)[2]
+            self._bytes += size
+            values[key] = (self._clock() + seconds, value, size)
+            while len(values) > self._most or self._bytes > self._most_bytes:
+                _, (_, _, freed) = values.popitem(last=False)
                 self._bytes -= freed
                 self.evicted += 1
 

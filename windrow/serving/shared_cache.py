@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,6 @@ import msgspec
 
 from windrow.environment import read_place
 from windrow.errors import SettingsError
-from windrow.schema import PredictionKey
 from windrow.serving.answers import Output
 from windrow.serving.breaker import THRESHOLD, Breaker
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("windrow.serving")
 
 
 class RedisOutputs:
-    """Outputs by the digest of their key.
+    """Outputs by the digest of their packed key.
 
     Parameters
     ----------
@@ -53,17 +53,20 @@ class RedisOutputs:
                 "WINDROW_CACHE is no Redis URL", next_step="write redis://[:password@]host:port/db"
             ) from None
 
-    def get(self, keys: Sequence[PredictionKey]) -> list[Output | None]:
+    def get(self, keys: Sequence[bytes]) -> list[Output | None]:
         """Return what is kept under each key, None where nothing is or nobody answers."""
-        found = self._asked(lambda: self._client.mget([self._start + key.digest for key in keys]))
+        found = self._asked(lambda: self._client.mget([self._place(key) for key in keys]))
         return [_read(raw) for raw in found] if found else [None] * len(keys)
 
-    def put(self, keys: Sequence[PredictionKey], outputs: Sequence[Output], *, seconds: float) -> None:
+    def put(self, keys: Sequence[bytes], outputs: Sequence[Output], *, seconds: float) -> None:
         """Keep outputs for some time."""
         pipe = self._client.pipeline(transaction=False)
         for key, output in zip(keys, outputs, strict=True):
-            pipe.set(self._start + key.digest, msgspec.msgpack.encode(output), px=max(1, round(seconds * 1000)))
+            pipe.set(self._place(key), msgspec.msgpack.encode(output), px=max(1, round(seconds * 1000)))
         self._asked(pipe.execute)
+
+    def _place(self, key: bytes) -> bytes:
+        return self._start + hashlib.sha256(key).digest()  # short, and nothing of a request can be read from it
 
     def close(self) -> None:
         """Give back the connections."""
