@@ -74,6 +74,11 @@ def test_a_module_that_fails_is_told_with_file_and_line(project: Project) -> Non
         services(project(bakery="x = 1\ny = 1 / 0\n"))
 
 
+def test_a_module_that_ends_the_process_is_told_with_file_and_line(project: Project) -> None:
+    with pytest.raises(DeclarationError, match=r"ends the process \(sys.exit\(3\)\).*bakery/service.py, line 2"):
+        services(project(bakery="import sys\nsys.exit(3)\n"))
+
+
 def test_a_module_that_cannot_be_parsed_is_told_with_file_and_line(project: Project) -> None:
     with pytest.raises(DeclarationError, match=r"SyntaxError.*bakery/service.py, line 1"):
         services(project(bakery="def (:\n"))

@@ -150,7 +150,7 @@ def _load(name: str, absent: DeclarationError | None = None) -> ModuleType:
         return importlib.import_module(name)
     except WindrowError:
         raise
-    except Exception as error:  # noqa: BLE001 - a project's own code may raise anything; it is told where
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a project's own code may raise anything; it is told where
         if absent is not None and isinstance(error, ModuleNotFoundError) and error.name == name:
             raise absent from None
         raise stopped(f"{name} cannot be imported", error) from error

@@ -15,7 +15,7 @@ import pytest
 
 from tests.postgres import postgres, run
 from windrow.clock import duration, parse_time
-from windrow.errors import SchemaError, SettingsError, StoreError
+from windrow.errors import DataError, SchemaError, SettingsError, StoreError
 from windrow.settings import Settings
 from windrow.stores.forgetting.postgres_erasure import rows_in_postgres
 from windrow.stores.lake import Lake
@@ -120,7 +120,8 @@ def test_a_reader_sees_the_old_day_or_the_new_one_and_never_half(url: str) -> No
 
 def test_a_write_that_fails_half_way_leaves_the_day_as_it_was(url: str) -> None:
     write_postgres(url, "nba", rows(0.5), (MONDAY, MONDAY + DAY))
-    bad = pa.concat_tables([rows(0.7), rows(0.9, text="a\x00b")])  # PostgreSQL holds no such text
+    run(url, "ALTER TABLE predictions_nba ADD CHECK (prediction < 0.8)")
+    bad = rows(0.7, 0.9)
     with pytest.raises(StoreError, match="service 'nba' cannot be written, and holds what it held before"):
         write_postgres(url, "nba", bad, (MONDAY, MONDAY + DAY))
     assert stored(url) == [(0.5,)]
@@ -173,6 +174,14 @@ def test_a_type_that_the_server_has_not_is_refused(url: str) -> None:
     odd = rows(0.5).append_column("list", pa.array([[1]]))
     with pytest.raises(SchemaError, match="cannot be stored in PostgreSQL: 'list \\(list<.*Next: rename or cast it"):
         write_postgres(url, "nba", odd, None)
+
+
+def test_a_text_that_the_server_cannot_keep_is_refused_by_its_column_and_the_day_stays(url: str) -> None:
+    write_postgres(url, "nba", rows(0.5), None)
+    with pytest.raises(DataError, match="a text of 'team' has a NUL character. Next: take it out"):
+        write_postgres(url, "nba", rows(0.7, text="a\0b"), None)
+    assert stored(url) == [(0.5,)]
+    assert rows_in_postgres(url, "nba", ("a\0b",), [["team"]], erase=True) == 0
 
 
 def test_without_an_address_the_variable_is_named(tmp_path: Path) -> None:

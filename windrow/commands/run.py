@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from windrow.commands.screen import Step, progress, say, show, show_json
+from windrow.commands.screen import Step, program, progress, say, show, show_json
 from windrow.commands.screen import command as declare
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ def show_run(done: RunResult, *, as_json: bool) -> None:
     show(rows, as_json=False, title=f"{done.service}: {count} in {done.seconds:.1f} s")
     for name in failed:
         say(f"Check failed: {name}", style="yellow")
+    made = next(
+        (s.facts["release"] for s in done.steps if s.key == f"{done.service}/model" and "release" in s.facts), None
+    )
+    if made is not None:
+        say(f"Release {made}. {program()} releases {done.service} says how good it is, and which one answers")
 
 
 def rows_of(facts: dict[str, Any]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from windrow.errors import SchemaError, listed
+from windrow.errors import DataError, SchemaError, listed
 from windrow.schema import EVENT_TIME
 from windrow.stores.postgres_server import column_types, connected, make_schema
 
@@ -49,9 +49,12 @@ def write_postgres(url: str, service: str, rows: pa.Table, day: tuple[int, int] 
         If `url` is empty.
     SchemaError
         If the columns are not those of the earlier days, or have a type or name that the server has not.
+    DataError
+        If a text has a NUL character, which the server cannot keep.
     StoreError
         If the server does not answer or refuses; the table holds what it held before.
     """
+    _check_texts(service, rows)
     table = table_name(service)
     failing = f"the sink postgres of service {service!r} cannot be written, and holds what it held before"
     with connected(url, variable=VARIABLE, failing=failing) as con, con.transaction():
@@ -61,6 +64,18 @@ def write_postgres(url: str, service: str, rows: pa.Table, day: tuple[int, int] 
         _delete(con, table, day)
         _copy(con, table, rows)
     return table
+
+
+def _check_texts(service: str, rows: pa.Table) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for field in rows.schema:
+        if pa.types.is_string(field.type) and pc.any(pc.match_substring(rows[field.name], "\0")).as_py():
+            raise DataError(
+                f"predictions of {service!r} cannot be stored in PostgreSQL: a text of {field.name!r} has a NUL character",
+                next_step="take it out in the spine's source",
+            )
 
 
 def _types_of(service: str, schema: pa.Schema) -> dict[str, str]:

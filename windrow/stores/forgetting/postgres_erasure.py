@@ -26,7 +26,7 @@ def rows_in_postgres(url: str, service: str, key: Values, places: Sequence[Seque
     with connected(url, variable=VARIABLE, failing=failing) as con:
         types = {column: _ENGINE.get(kind, kind) for column, kind in column_types(con, table_name(service)).items()}
         wanted = rows_of(key, places, types)
-        if wanted is None:
+        if wanted is None or any("\0" in str(part) for part in key):  # a text with a NUL is in no table of that server
             return 0
         where = sql.SQL(wanted.condition.replace("?", "%s"))  # quoted names and placeholders
         shape = "DELETE FROM {} WHERE {}" if erase else "SELECT 1 FROM {} WHERE {}"
