@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ _PREFIX = "WINDROW_"
 _PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")  # of redis://:password@host and postgresql://user:password@host
 _PLACES = ("HOME", "LAKE", "ONLINE", "METADATA", "STREAMS", "SINK_POSTGRES", "CACHE")  # all that is written to
 BRANCHES, BRANCH_FILE = "branches", "branch.json"  # folder of a home, and what says that a branch in it is whole
+REFUSE, SHED = "refuse", "shed"
 _LAUNCH_ONLY = ("PYTHON", "CLEAN")  # read by the Makefile and the tests, not by the library
 
 
@@ -43,6 +44,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds (`WINDROW_INGEST_EVERY`) after which accepted events are committed to the lake.
     ingest_backlog
         Bytes (`WINDROW_INGEST_BACKLOG`) of accepted events that may wait for the lake before more are refused.
+    log_backlog
+        Bytes (`WINDROW_LOG_BACKLOG`) of the prediction log that may wait for the lake before it is full.
+    log_full
+        What becomes of a prediction that the log cannot take (`WINDROW_LOG_FULL`): ``refuse`` (503, the default), or
+        ``shed``: it is answered, and its record is lost and counted.
+    log_sync
+        Whether every record is on the disk before its answer leaves (`WINDROW_LOG_SYNC=1`): it then survives a power
+        cut, at milliseconds for each; without it, the death of the process.
     streams
         URL of a Redis server whose streams ``windrow-ingest:<name>`` are taken in too; default: none.
     cache
@@ -80,6 +89,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     env: str = ""
     ingest_every: float = 5.0
     ingest_backlog: int = 256 << 20
+    log_backlog: int = 4 << 30
+    log_full: str = REFUSE
+    log_sync: bool = False
     streams: str = ""
     cache: str = ""
     sink_postgres: str = ""
@@ -109,6 +121,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             env=name,
             ingest_every=_number(given, "INGEST_EVERY", 5.0),
             ingest_backlog=_whole(given, "INGEST_BACKLOG", 256 << 20),
+            log_backlog=_whole(given, "LOG_BACKLOG", 4 << 30),
+            log_full=_choice(given, "LOG_FULL", (REFUSE, SHED)),
+            log_sync=_flag(given, "LOG_SYNC"),
             streams=given.get("STREAMS", ""),
             cache=given.get("CACHE", ""),
             sink_postgres=given.get("SINK_POSTGRES", ""),
@@ -156,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values |= {"ONLINE": self.online, "METADATA": self.metadata, "CLOCK": clock, "STREAMS": self.streams}
         values |= {"CACHE": self.cache}
         values |= {"INGEST_EVERY": self.ingest_every, "INGEST_BACKLOG": self.ingest_backlog}
+        values |= {"LOG_BACKLOG": self.log_backlog, "LOG_FULL": self.log_full, "LOG_SYNC": int(self.log_sync)}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
         values |= {"INSECURE": int(self.insecure), "TLS_CERT": self.tls_cert, "TLS_KEY": self.tls_key}
         values |= {"NOTE_EVERY": self.note_every or ""}
@@ -190,6 +206,13 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
     if text not in ("0", "1"):  # what somebody means by "no" or "off" must not open a service
         raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step="write 1, or leave it out")
     return text == "1"
+
+
+def _choice(given: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    text = given.get(name, choices[0])
+    if text not in choices:
+        raise SettingsError(f"{_PREFIX}{name} is {text!r}", next_step=f"write {' or '.join(choices)}")
+    return text
 
 
 def _file(given: Mapping[str, str], name: str) -> str:

@@ -22,8 +22,9 @@ from tests.conftest import ROOT
 from tests.stores.ingest.world import asked, card_spend, clicks, page_views, payments, prepare, settings_in
 from windrow.settings import Settings
 from windrow.stores.engine import engine
-from windrow.stores.ingest.events import FOLDER, backlog
+from windrow.stores.ingest.events import FOLDER
 from windrow.stores.lake import Lake
+from windrow.stores.segments import backlog
 
 CARDS = 5
 

@@ -16,8 +16,9 @@ from windrow.serving.requests import RowReader, Rows
 from windrow.settings import Settings
 from windrow.stores.ingest.ahead import AHEAD, ahead
 from windrow.stores.ingest.catalogue import Stream, recorded
-from windrow.stores.ingest.events import FOLDER, Batch, EventWriter, backlog
+from windrow.stores.ingest.events import FOLDER, Batch, EventWriter
 from windrow.stores.metadata import Metadata
+from windrow.stores.segments import backlog
 
 WRITERS = 64
 _BACKLOG_SECONDS = 0.1

@@ -35,6 +35,14 @@ class BackboneFacts(NamedTuple):
     in_flight: int = 0
 
 
+class LogFacts(NamedTuple):
+    """Records that were shed, bytes that wait for the lake, and segments of which something could not be read."""
+
+    lost: int = 0
+    backlog: int = 0
+    damaged: int = 0
+
+
 class CacheFacts(NamedTuple):
     """Rows whose output a release had kept, and had not; outputs that went because there was no room."""
 
@@ -59,7 +67,7 @@ class Metrics:
         self._seconds: dict[str, list[int]] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self.live: dict[str, str] = {}
-        self.ingest, self.backbone = IngestFacts(), BackboneFacts()
+        self.ingest, self.backbone, self.log = IngestFacts(), BackboneFacts(), LogFacts()
         self.caches: Mapping[str, CacheFacts] = {}
         self.arms: Mapping[tuple[str, str, str], int] = {}
         self.shadows: Mapping[tuple[str, str, str], int] = {}
@@ -108,6 +116,7 @@ class Metrics:
         yield from self._kept()
         yield from self._dispatched()
         yield from self._ingested()
+        yield from self._logged()
 
     def _timed(self) -> Iterator[Any]:
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
@@ -202,6 +211,16 @@ class Metrics:
         ):
             yield CounterMetricFamily(f"windrow_ingest_{what}", help_, value=value)
         yield GaugeMetricFamily("windrow_ingest_backlog_bytes", "Events not in the lake yet", value=facts.backlog)
+
+    def _logged(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        facts = self.log
+        yield CounterMetricFamily("windrow_log_shed", "Records of answered predictions that are lost", value=facts.lost)
+        yield GaugeMetricFamily("windrow_log_backlog_bytes", "Of the log, not in the lake yet", value=facts.backlog)
+        yield GaugeMetricFamily(
+            "windrow_log_damaged", "Segments put aside, with what could not be read", value=facts.damaged
+        )
 
 
 _OPEN = {"closed": 0.0, "half_open": 0.5, "open": 1.0}

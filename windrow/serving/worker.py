@@ -22,14 +22,15 @@ from windrow.serving.keyring import Keyring
 from windrow.serving.latest import Latest
 from windrow.serving.live import LiveServices
 from windrow.serving.local import refuse_insecure_sockets
-from windrow.serving.metrics import BackboneFacts, CacheFacts, IngestFacts, Metrics
+from windrow.serving.log_gate import LogGate
+from windrow.serving.metrics import BackboneFacts, CacheFacts, IngestFacts, LogFacts, Metrics
 from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
 from windrow.serving.rehearsal import rehearse
 from windrow.serving.sign_in import SignIn
 from windrow.serving.spans import open_spans
 from windrow.serving.turn import Turn
-from windrow.settings import Settings
+from windrow.settings import SHED, Settings
 from windrow.stores.ingest.status import told
 from windrow.stores.log import LogWriter
 from windrow.stores.metadata import Metadata
@@ -79,7 +80,7 @@ class Worker:
         self.sign_in = SignIn(self.guard)
         self._loader = Loader(settings)
         self.live = LiveServices(self._loader, loaded=settle)
-        self._log = _log_writer(settings.folder("log"))
+        self._log = _log_gate(settings)
         self.latest = Latest(self._log)
         self.plane = Plane(self.live, self.latest)
         self.plane.spans = open_spans(os.environ)
@@ -137,6 +138,7 @@ class Worker:
         self.metrics.budgets = {n: s.release.p99_ms for n, s in self.live.services.items() if s.release.p99_ms}
         done, ingest = told(self.ingest.folder), self.ingest
         self.metrics.ingest = IngestFacts(ingest.accepted, done.online, done.parked, done.committed, ingest.waiting())
+        self.metrics.log = LogFacts(self._log.lost, self._log.backlog, self._log.damaged)
         backbone = self.plane.backbone
         self.metrics.backbone = BackboneFacts(
             self.breakers(), backbone.degraded, backbone.fallbacks, self.admission.turned_away, self.admission.in_flight
@@ -196,14 +198,19 @@ def settle() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
-def _log_writer(folder: Path) -> LogWriter:
+def _log_gate(settings: Settings) -> LogGate:
+    folder, shed = settings.folder("log"), settings.log_full == SHED
+    return LogGate(_log_writer(folder, sync=settings.log_sync), folder, limit=settings.log_backlog, shed=shed)
+
+
+def _log_writer(folder: Path, *, sync: bool) -> LogWriter:
     # The same names again after a restart, and one each where several services share a home.
     for number in range(WRITERS - 1):
         try:
-            return LogWriter(folder, f"api-{number}")
+            return LogWriter(folder, f"api-{number}", sync=sync)
         except StoreError:
             continue
-    return LogWriter(folder, f"api-{WRITERS - 1}")
+    return LogWriter(folder, f"api-{WRITERS - 1}", sync=sync)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

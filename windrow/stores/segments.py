@@ -71,6 +71,23 @@ def read_segment(folder: Path, segment: SegmentId) -> bytes | None:
     return None
 
 
+def backlog(folder: Path) -> int:
+    """Return the bytes of all segments that are not in the lake yet.
+
+    Examples
+    --------
+    >>> backlog(Path("/no/such/folder"))
+    0
+    """
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((OPEN, SEALED)):
+                with suppress(FileNotFoundError):  # committed and deleted since the folder was listed
+                    total += entry.stat().st_size - len(MAGIC)
+    return total
+
+
 def frames(data: bytes) -> Iterator[bytes]:
     """Yield the payloads of whole frames; a torn one at the end, left by a killed process, is ignored.
 

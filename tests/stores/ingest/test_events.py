@@ -14,9 +14,9 @@ from windrow.errors import StoreError
 from windrow.features.source import Constant, Source
 from windrow.settings import Settings
 from windrow.stores.ingest.catalogue import catalogue, recorded, stream_of_group, stream_of_source
-from windrow.stores.ingest.events import Batch, EventWriter, Parked, Position, Tail, backlog, listing, park, parked
+from windrow.stores.ingest.events import Batch, EventWriter, Parked, Position, Tail, listing, park, parked
 from windrow.stores.metadata import Metadata
-from windrow.stores.segments import MAGIC, SegmentId
+from windrow.stores.segments import MAGIC, SegmentId, backlog
 
 
 def _batch(number: int) -> Batch:

@@ -22,9 +22,10 @@ from tests.redis_server import RedisServer, redis_server
 from tests.stores.ingest.world import World, asked, card_spend, now, page_views, settings_in
 from windrow.errors import SettingsError
 from windrow.stores.ingest.applier import Applier
-from windrow.stores.ingest.events import EventWriter, backlog
+from windrow.stores.ingest.events import EventWriter
 from windrow.stores.ingest.marks import Marks
 from windrow.stores.ingest.redis_streams import WORKER, RedisSource
+from windrow.stores.segments import backlog
 
 PREFIX = "windrow-ingest:"
 

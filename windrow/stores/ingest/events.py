@@ -197,23 +197,6 @@ def batches(data: bytes) -> Iterator[tuple[int, Batch | None]]:
         at += _LENGTH + len(payload)
 
 
-def backlog(folder: Path) -> int:
-    """Return the bytes of events that are not in the lake yet.
-
-    Examples
-    --------
-    >>> backlog(Path("/no/such/folder"))
-    0
-    """
-    total = 0
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith((OPEN, SEALED)):
-                with suppress(FileNotFoundError):  # committed and deleted since the folder was listed
-                    total += entry.stat().st_size - len(MAGIC)
-    return total
-
-
 def park(folder: Path, segment: SegmentId, rows: list[Parked]) -> None:
     """Remember rows that cannot be applied, beside their segment; what was remembered before stays."""
     if not rows:

@@ -26,9 +26,9 @@ from windrow.settings import Settings
 from windrow.stores.ingest.ahead import AHEAD, ahead
 from windrow.stores.ingest.catalogue import Stream
 from windrow.stores.ingest.declared import Declared
-from windrow.stores.ingest.events import Batch, EventWriter, backlog, batches, listing
+from windrow.stores.ingest.events import Batch, EventWriter, batches, listing
 from windrow.stores.ingest.marks import Marks
-from windrow.stores.segments import MAGIC, read_segment
+from windrow.stores.segments import MAGIC, backlog, read_segment
 
 GROUP = "windrow"
 WORKER = "redis"
