@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -19,7 +21,7 @@ from tests.conftest import ROOT
 from tests.laws.cache_law import CARDS, Asked, Callers, Commit, Judge, Promoted, ask_many, committing
 from tests.redis_server import redis_server
 from tests.serving import world
-from tests.serving.conftest import Caller, _running, settings_in
+from tests.serving.conftest import Caller, _running, eventually, settings_in
 from tests.serving.world import NOW
 from windrow.models.cache import Cache
 from windrow.models.policies import Policies
@@ -147,6 +149,12 @@ def test_a_key_that_leaves_something_out_is_found_out(
     assert play(caller, 20_000).wrong != []
 
 
+def _listens(url: str) -> bool:
+    address = urlsplit(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((address.hostname or "", address.port or 0)) == 0
+
+
 @pytest.mark.parametrize(
     ("beside", "every"),
     [pytest.param(False, SWITCH, id="compiled"), pytest.param(True, 12.0, id="beside", marks=pytest.mark.slow)],
@@ -165,6 +173,7 @@ def test_two_replicas_over_one_redis_keep_the_law_and_one_that_is_killed_is_not_
                 callers.ask(1000, switching)
             both = dict(callers.failed)
             os.killpg(one.process.pid, signal.SIGKILL)
+            eventually(lambda: not _listens(one.url))
             callers.ask(1000, switching)
             commits = ended()
         switching.close()

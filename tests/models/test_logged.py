@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -56,6 +57,13 @@ def test_a_dataset_of_the_log_has_the_vectors_that_were_served_with_posted_outco
     assert test.frame["amount"].tolist() == numbers.tolist()
     assert test.y.tolist() == (numbers % 2).tolist()
     assert test.frame["plan"].tolist() == ["(missing)" if n % 2 else "a" for n in numbers]
+
+
+def test_nothing_is_learned_from_an_answer_that_was_given_without_a_vector(tmp_path):
+    stored = [msgspec.structs.replace(prediction(n, DAY), vector={}, answered_by="precomputed") for n in range(21, 25)]
+    records = [prediction(n, DAY) for n in range(1, 21)] + [outcome(n, n % 2, 5 * DAY) for n in range(1, 25)]
+    world, log = logged(tmp_path, *records, *stored)
+    assert build(world, log, tmp_path).rows == 20
 
 
 def test_an_outcome_posted_before_maturity_does_not_count_yet(tmp_path):

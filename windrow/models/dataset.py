@@ -202,7 +202,7 @@ def dataset_from_log(
     from windrow.stores.engine import engine
 
     _refuse_taken_names(service)
-    labelled = logged_rows(service, lake, log, engine(), now=now)
+    labelled = logged_rows(service, lake, log, engine(), now=now, vectors=True)
     known, excluded = _known(service, labelled)
     seq = lake.table(service.label.source.key).stats().seq if lake.table(service.label.source.key).exists else 0
     return _finished(service, known, metadata, excluded=excluded, seq=seq, now=now, kind="log", home=home)

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from windrow.stores.log import PredictionLog
 
 
-def logged_rows(service: PredictionService, lake: Lake, log: PredictionLog, con: BaseBackend, *, now: int) -> pa.Table:
+def logged_rows(
+    service: PredictionService, lake: Lake, log: PredictionLog, con: BaseBackend, *, now: int, vectors: bool = False
+) -> pa.Table:
     """Return every logged prediction that was known by `now`, with its label.
+
+    Parameters
+    ----------
+    vectors
+        Leave out what was answered by a batch run's prediction, without a vector: nothing can be learned from it.
 
     Returns
     -------
@@ -38,7 +45,8 @@ def logged_rows(service: PredictionService, lake: Lake, log: PredictionLog, con:
 
     from windrow.stores.log import with_vector
 
-    logged = with_vector(log.table(service.name))
+    logged = log.table(service.name)
+    logged = with_vector(logged) if vectors else logged
     logged = logged.filter(pc.less_equal(logged[EVENT_TIME].cast("int64"), now))
     if not logged.num_rows:
         raise NotFoundError(
