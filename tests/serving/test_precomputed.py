@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from typing import Any
@@ -11,13 +12,17 @@ import pyarrow as pa
 import pytest
 
 from tests.serving import world
-from tests.serving.conftest import Caller, eventually
+from tests.serving.conftest import Answered, Caller, eventually
 from tests.serving.world import CHURN, DAY, NOW
 from windrow.clock import from_micros
+from windrow.models.experiment import Experiment, weighed
+from windrow.models.experiments import Experiments
 from windrow.models.policies import Policies
 from windrow.models.publishing import publish_predictions
+from windrow.models.registry import Registry
 from windrow.stores.lake import Lake
 from windrow.stores.log import LogRecord, PredictionLog, records
+from windrow.stores.metadata import Metadata
 from windrow.stores.online.store import open_online
 
 HOUR = DAY // 24
@@ -125,6 +130,36 @@ def test_a_promotion_leaves_no_old_prediction_behind(churn: Caller) -> None:
     assert "answered_by" not in ask(churn, ANNA)[0]
     stored(churn, release="churn-2", anna=0.5)
     assert ask(churn, ANNA)[0]["value"] == 0.5
+
+
+def test_a_challenger_computes_and_a_shadow_hears_what_it_would_have_said(churn: Caller) -> None:
+    settings, live = churn.worker.settings, churn.worker.live
+    for number, strength in ((2, 0.01), (3, 0.001)):
+        world.release_churn(settings, number, strength=strength, promote=False)
+    metadata = Metadata(settings.metadata)
+    trial = Experiment(
+        service="churn", name="trial", arms=weighed({"new": ("churn-2", 1.0)}), shadows=("churn-3",),
+        unit=("customer_id",), reason="test",
+    )  # fmt: skip
+    watch = Experiment(service="churn", name="watch", shadows=("churn-3",), unit=("customer_id",), reason="test")
+    known = Experiments(metadata, Registry(metadata, settings.folder("releases")))
+    stored(churn, anna=0.125)
+    known.start(watch)
+    eventually(lambda: live.dispatcher(live.service("churn")))
+
+    async def heard_by_the_shadow() -> Answered:
+        answer = await churn.ask("POST", "/v1/churn/predict", ANNA)
+        await churn.worker.plane.shadows.drained()
+        return answer
+
+    assert asyncio.run(heard_by_the_shadow()).json["predictions"][0]["answered_by"] == "precomputed"
+    (heard,) = (record for record in logged(churn) if record.kind == "shadow")
+    assert (heard.release, heard.error, heard.vector) == ("churn-3", "", {"plan": "gold", "months": 24.0})
+    known.stop("churn", "watch")
+    known.start(trial)
+    eventually(lambda: "answered_by" not in ask(churn, ANNA)[0])
+    assert churn.predict(ANNA, service="churn").json["release"] == "churn-2"
+    metadata.close()
 
 
 def test_who_asks_why_gets_a_computed_answer_and_a_stored_one_says_how_to(churn: Caller) -> None:

@@ -124,9 +124,10 @@ def release_churn(
     *,
     promote: bool = True,
     more: dict[str, bytes] | None = None,
+    strength: float = 1.0,
     **facts: Any,
 ) -> str:
-    """Release a pipeline with one-hot encoding that stays in scikit-learn."""
+    """Release a pipeline with one-hot encoding that stays in scikit-learn, regularised by `strength`."""
     import pandas as pd
     from sklearn.compose import make_column_transformer
     from sklearn.linear_model import LogisticRegression
@@ -139,7 +140,7 @@ def release_churn(
         "months": np.array([24, 1, 2, 30], dtype=np.float32),
     }
     encoder = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
-    model = make_pipeline(encoder, LogisticRegression()).fit(pd.DataFrame(frame), [0, 1, 1, 0])
+    model = make_pipeline(encoder, LogisticRegression(C=strength)).fit(pd.DataFrame(frame), [0, 1, 1, 0])
     outputs = SklearnModel(model, task="classification").predict(frame)
     return _register(
         settings,

@@ -87,13 +87,14 @@ def taken(batch: Batch, parts: Sequence[Part], stored: Precomputed) -> tuple[lis
         found = (
             stored.find([batch.values[i] for i in part.places], [batch.times[i] for i in part.places]) if mine else []
         )
-        there = [at for at, one in enumerate(found) if one is not None]
-        if there:
-            kept = [one for one in found if one is not None]
-            scored.append(Scored(_some(part, there), _stored(kept), begun))
-        others = [at for at in range(len(part.places)) if at not in set(there)]
+        kept = {at: one for at, one in enumerate(found) if one is not None}
+        if not kept:
+            left.append(part)
+            continue
+        scored.append(Scored(_some(part, list(kept)), _stored(list(kept.values())), begun))
+        others = [at for at in range(len(part.places)) if at not in kept]
         if others:
-            left.append(_some(part, others) if there else part)
+            left.append(_some(part, others))
     return scored, left
 
 

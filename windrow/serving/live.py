@@ -256,6 +256,10 @@ class LiveServices:
                 if old is not None:
                     services[name] = old
         self.failures = failures
+        if self._when_loaded is not None and services and not failures:
+            # Before anybody is told: a collection of all that was loaded would leave the first callers with cold caches.
+            self._when_loaded()
+            self._when_loaded = None
         return self._swap(services, live)
 
     def _swap(self, services: dict[str, LiveService], live: Mapping[str, str | None]) -> bool:
@@ -327,9 +331,6 @@ class LiveServices:
                 retry_at = time.monotonic() + RETRY_SECONDS
                 self.refresh()
                 self._seen = counter
-                if self._when_loaded is not None and self.ready:
-                    self._when_loaded()
-                    self._when_loaded = None
             except Exception:  # noqa: BLE001 - whatever fails, the thread must live: what is loaded goes on answering
                 _log.exception("the live releases cannot be read; trying again")
                 self._stop.wait(RETRY_SECONDS)

@@ -126,7 +126,7 @@ class Shadows:
 async def _answered(shadow: LiveService, job: _Job, places: Sequence[int], records: Sequence[LogRecord]) -> None:
     """Put the shadow's vectors and outputs into the records."""
     batch, part = job.batch, job.scored.part
-    if part.service.inputs == shadow.inputs:
+    if part.service.inputs == shadow.inputs and not job.scored.answers.stored:
         vectors = job.scored.answers.vectors.take(places)
     else:
         rows = [part.places[at] for at in places]
