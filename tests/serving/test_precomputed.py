@@ -194,6 +194,16 @@ def test_found_and_missed_rows_are_counted(churn: Caller) -> None:
     assert 'windrow_precomputed_rows_total{service="churn",what="missed"} 1.0' in page
 
 
+def test_what_is_rehearsed_before_ready_is_not_counted(churn: Caller) -> None:
+    stored(churn, anna=0.125)
+    churn("GET", "/readyz")
+    ask(churn, ANNA)
+    page = churn("GET", "/metrics").body.decode()
+    assert 'windrow_precomputed_rows_total{service="churn",what="found"} 1.0' in page
+    assert 'windrow_precomputed_rows_total{service="churn",what="missed"} 0.0' in page
+    assert 'windrow_cache_total{release="churn-1",what="miss"} 0.0' in page
+
+
 def test_a_page_for_people_shows_it_and_says_why_it_cannot_be_explained(churn: Caller) -> None:
     stored(churn, anna=0.125)
     id = churn.predict(ANNA, service="churn").json["request_id"]
