@@ -232,7 +232,6 @@ def test_a_failing_log_write_is_503_and_no_answer(fresh: Caller) -> None:
     answer = fresh.predict(GOOD)
     assert (answer.status, answer.json["type"]) == (503, "urn:windrow:problem:store-unavailable")
     assert "predictions" not in answer.json
-    fresh.worker._log = fresh.worker.plane._log = type(fresh.worker._log)(fresh.worker.settings.home / "log", "other")
 
 
 def test_an_unexpected_failure_is_500_without_internals_and_logged(
