@@ -144,7 +144,7 @@ def _timed(service: LiveService, budget_ms: float, folder: Path) -> Timed | None
 
 
 async def _round(service: LiveService, log: LogWriter) -> _Round:
-    body, made = sample_request(service.release.contract), _Round([], [])
+    body, made = sample_request(service.release.contract, now=service.now()), _Round([], [])
     end = time.monotonic() + SECONDS
     while len(made.whole) < REQUESTS and (time.monotonic() < end or len(made.whole) < FEWEST):
         moments = await _answered(service, body, log)

@@ -13,7 +13,7 @@ from windrow.clock import from_micros
 from windrow.errors import ModelError, RequestError, StoreError
 from windrow.features.contract import Contract
 from windrow.schema import EVENT_TIME
-from windrow.serving.answers import encode, place_of
+from windrow.serving.answers import encode, place_of, spoken_time
 from windrow.serving.live import LiveService
 from windrow.serving.vectors import logged_vectors
 from windrow.stores.log import LogRecord
@@ -47,7 +47,7 @@ def warm(service: LiveService, logged: Sequence[LogRecord] = ()) -> LiveService:
     warmth.bodies, warmth.source = asyncio.run(_replayed(service, logged)), LOG
     warmth.skipped = len(logged) - len(warmth.bodies)
     if not warmth.bodies:
-        warmth.bodies, warmth.source = [sample_request(service.release.contract)] * ROUNDS, SAMPLE
+        warmth.bodies, warmth.source = [sample_request(service.release.contract, now=service.now())] * ROUNDS, SAMPLE
         asyncio.run(_tried(service, warmth.bodies))
     _ = service.recorder  # made before the first request, not by it
     warmth.ms = (time.perf_counter() - begun) * 1000
@@ -56,17 +56,17 @@ def warm(service: LiveService, logged: Sequence[LogRecord] = ()) -> LiveService:
     return service
 
 
-def sample_request(contract: Contract) -> bytes:
-    """Return the body of a request that keeps the contract.
+def sample_request(contract: Contract, *, now: int) -> bytes:
+    """Return the body of a request that keeps the contract and asks about `now`, UTC microseconds.
 
     Examples
     --------
     >>> from windrow.schema import Field
     >>> amount = Field("amount", "float64")
-    >>> sample_request(Contract(view="v", spine="s", request=(amount,), optional=(), lookups=(), on_demand=(), features=(amount,)))
+    >>> sample_request(Contract(view="v", spine="s", request=(amount,), optional=(), lookups=(), on_demand=(), features=(amount,)), now=0)
     b'{"amount":0.0}'
     """
-    time = {EVENT_TIME: _SAMPLES["timestamp"]} if contract.timed else {}
+    time = {EVENT_TIME: spoken_time(now)} if contract.timed else {}
     return encode({f.name: _SAMPLES[f.dtype] for f in contract.request} | time)
 
 
@@ -93,7 +93,7 @@ async def _replayed(service: LiveService, logged: Sequence[LogRecord]) -> list[b
     """Ask again what was asked lately, one by one and then together; return the requests that got an answer."""
     end, asked = time.monotonic() + SECONDS, list[dict[str, Any]]()
     for record in logged:
-        row = _row(service.release.contract, record)
+        row = _row(service.release.contract, record, service.now())
         if time.monotonic() > end:
             break
         begun = time.perf_counter()
@@ -106,14 +106,14 @@ async def _replayed(service: LiveService, logged: Sequence[LogRecord]) -> list[b
     return [encode(row) for row in asked]
 
 
-def _row(contract: Contract, record: LogRecord) -> dict[str, Any]:
-    """Return a logged request as a caller sends it."""
+def _row(contract: Contract, record: LogRecord, now: int) -> dict[str, Any]:
+    """Return a logged request as a caller sends it who asks about now: what was true then is not stored any more."""
     row: dict[str, Any] = {f.name: record.request.get(f.name) for f in contract.request}
     for field in contract.request:
         value = row[field.name]
         if field.dtype == "timestamp" and isinstance(value, int):
             row[field.name] = from_micros(value).isoformat()
-    return row | ({EVENT_TIME: from_micros(record.event_time).isoformat()} if contract.timed else {})
+    return row | ({EVENT_TIME: spoken_time(now)} if contract.timed else {})
 
 
 async def _answers(service: LiveService, body: bytes) -> bool:
@@ -142,8 +142,7 @@ async def _tried(service: LiveService, bodies: Sequence[bytes]) -> None:
 
 async def _answered(service: LiveService, body: bytes) -> bytes:
     rows, now = service.reader.read(body), service.now()
-    times = [now if time is None else time for time in rows.times]
-    vectors = service.transformer.vectors(rows.values, times)
+    vectors = service.transformer.vectors(rows.values, [now] * len(rows.values))
     outputs = await service.predictor.predict(vectors)
     return service.speaker.answer("warm-up", outputs, vectors.statuses, now=now)
 
