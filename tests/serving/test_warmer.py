@@ -7,19 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.serving import world
 from tests.serving.conftest import Caller, eventually, settings_in
-from tests.serving.world import FRAUD, GOOD, NOW, SOURCE
-from windrow.clock import from_micros
+from tests.serving.test_aggregates import view
+from tests.serving.world import GOOD, NOW
 from windrow.errors import ModelError
-from windrow.features.contract import OnDemand
-from windrow.schema import Field
 from windrow.serving import warmer
 from windrow.serving.live import Warmth
 from windrow.serving.loader import Loader
+from windrow.serving.requests import RowReader
 from windrow.settings import Settings
 from windrow.stores.committer import commit
 from windrow.stores.lake import Lake
@@ -80,20 +78,14 @@ def test_without_a_log_a_made_up_request_is_asked(loader: Loader) -> None:
     assert (warmth.source, set(amounts(warmth.bodies))) == ("sample", {0.0})
 
 
-def test_a_release_whose_requests_bring_their_time_is_warmed_as_of_now(settings: Settings, loader: Loader) -> None:
-    age = OnDemand("age", "age", "float64", {"at": "event_time"}, {"at": "timestamp"})
-    source = SOURCE + "\ndef age(at):\n    return np.zeros(len(at))\n"
-    features = (*FRAUD.features[:2], Field("age", "float64"))
-    contract = msgspec.structs.replace(FRAUD, on_demand=(age,), features=features, on_demand_source=source)
-    assert contract.timed
-    payload, golden = world._compiled(0.0)
-    inputs = {("age" if name == "distance" else name): values for name, values in golden.inputs.items()}
-    golden = msgspec.structs.replace(golden, inputs=inputs)
-    id = world._register(settings, contract, "fraud-3", payload, golden, promote=True, number=3)
-    assert loader.load(id).warmth.source == "sample"
-    log(settings, msgspec.structs.replace(asked(1), event_time=NOW - 10))
-    warmth = loader.load(id).warmth
-    assert (warmth.source, json.loads(warmth.bodies[0])["event_time"]) == ("log", from_micros(NOW).isoformat())
+def test_where_requests_bring_their_time_the_warmers_ask_about_now() -> None:
+    assert view.contract.timed
+    logged = LogRecord(kind="prediction", request_id="r1", service="fraud", event_time=5, request={"card_id": 1, "amount": 2.0})  # fmt: skip
+    asked = (
+        warmer.sample_request(view.contract, now=NOW),
+        json.dumps(warmer._row(view.contract, logged, NOW)).encode(),
+    )
+    assert [RowReader(view.contract).read(body).times for body in asked] == [[NOW], [NOW]]
 
 
 def test_requests_that_this_release_cannot_read_are_skipped_and_counted(settings: Settings, loader: Loader) -> None:
