@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import math
 import os
@@ -27,7 +26,7 @@ from windrow.serving.log_gate import LogGate
 from windrow.serving.metrics import BackboneFacts, CacheFacts, IngestFacts, LogFacts, Metrics
 from windrow.serving.notes import Notes
 from windrow.serving.plane import Plane
-from windrow.serving.rehearsal import keep_warm, rehearse
+from windrow.serving.rehearsal import rehearse
 from windrow.serving.sign_in import SignIn
 from windrow.serving.spans import open_spans
 from windrow.serving.turn import Turn
@@ -60,7 +59,6 @@ class Worker:
     def __init__(self, settings: Settings, *, committer: bool = True) -> None:
         self.settings, self.metrics, self.admission = settings, Metrics(), Admission()
         self._rehearsed = False
-        self._warming: asyncio.Task[None] | None = None
         self.notes = Notes(settings.note_every)
         self.reports: Path = settings.home / "reports"
         self._with_committer = committer
@@ -120,7 +118,6 @@ class Worker:
             with suppress(StoreError):  # a full disk: every request is told, and may find that there is room again
                 self._log.open()
             await rehearse(self.live)
-            self._warming = asyncio.create_task(keep_warm(self.live))
 
     def measured(self) -> bytes:
         """Return the metrics page."""
