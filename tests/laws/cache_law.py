@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import multiprocessing
 import time
 from collections import Counter, defaultdict
@@ -63,7 +64,7 @@ class Promoted(NamedTuple):
     began: int
 
 
-def commit_until(url: str, stop: Event, sent: Any) -> None:
+def commit_until(url: str, stop: Event, sent: Any, count: Any) -> None:
     """Write ever greater limits, one card after another, until told to stop; send what was written, and when."""
     made, version = list[Commit](), 0
     with open_online(url, write=True) as store:
@@ -73,29 +74,38 @@ def commit_until(url: str, stop: Event, sent: Any) -> None:
             began = time.monotonic_ns()
             store.write("card_v1", ["limit", "x"], [((card,), Row(NOW - 10**6 + version, NOW - 10**6 + version, version, (limit, 1.5)))])  # fmt: skip
             made.append(Commit(card, limit, began, time.monotonic_ns()))
+            count.value = version
             if version == 1:
                 sent.send("begun")
             stop.wait(0.003)
     sent.send(made)
 
 
+class Committing(NamedTuple):
+    """What another process commits meanwhile."""
+
+    stop: Event
+    count: Any
+    received: Any
+
+    def ended(self) -> list[Commit]:
+        """Stop it, and return what it committed."""
+        self.stop.set()
+        return self.received.recv()  # type: ignore[no-any-return]
+
+
 @contextmanager
-def committing(url: str) -> Iterator[Callable[[], list[Commit]]]:
-    """Commit values from a process of its own; gives what ends it and returns the commits."""
+def committing(url: str) -> Iterator[Committing]:
+    """Commit values from a process of its own."""
     ours, theirs = SPAWN.Pipe()
-    stop = SPAWN.Event()
-    process = SPAWN.Process(target=commit_until, args=(url, stop, theirs), daemon=True)
+    running = Committing(SPAWN.Event(), SPAWN.Value("q", 0), ours)
+    process = SPAWN.Process(target=commit_until, args=(url, running.stop, theirs, running.count), daemon=True)
     process.start()
     assert ours.recv() == "begun"
-
-    def ended() -> list[Commit]:
-        stop.set()
-        return ours.recv()  # type: ignore[no-any-return]
-
     try:
-        yield ended
+        yield running
     finally:
-        stop.set()
+        running.stop.set()
         process.join(20)
 
 
@@ -158,22 +168,27 @@ def _outputs(settings: Settings, id: str, commits: Sequence[Commit]) -> dict[tup
 
 
 async def ask_many(
-    ask: Callable[[bytes], Awaitable[bytes]], count: int, *, together: int = 16, change: Callable[[int], None]
+    ask: Callable[[bytes], Awaitable[bytes]],
+    count: int,
+    *,
+    together: int = 16,
+    change: Callable[[], None],
+    enough: Callable[[], bool],
 ) -> list[Asked]:
-    """Ask `count` times, so many at once; `change` is called every hundred requests with how many were answered."""
+    """Ask `count` times, and on until `enough` happened, so many at once; `change` is called every hundred requests."""
     asked, random = list[Asked](), np.random.default_rng(0)
     cards, amounts = random.choice(CARDS, count).tolist(), random.integers(0, len(AMOUNTS), count).tolist()
-    numbers = iter(range(count))
+    numbers = itertools.takewhile(lambda number: number < count or not enough(), itertools.count())
 
     async def caller() -> None:
         for number in numbers:
-            card, amount = cards[number], AMOUNTS[amounts[number]]
+            card, amount = cards[number % count], AMOUNTS[amounts[number % count]]
             body = msgspec.json.encode({"card_id": card, "amount": amount, "x": 4.0})
             began = time.monotonic_ns()
             told = msgspec.json.decode(await ask(body))
             asked.append(Asked(card, amount, began, time.monotonic_ns(), told["release"], told["predictions"][0]["value"]))  # fmt: skip
             if number % 100 == 0:
-                change(number)
+                change()
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(caller() for _ in range(together)))
@@ -195,15 +210,15 @@ class Callers:
         self._urls, self._headers = list(urls), {"authorization": f"Bearer {key}"}
         self.asked, self.failed = list[Asked](), Counter[str]()
 
-    def ask(self, count: int, change: Callable[[int], None]) -> None:
-        """Ask `count` requests of all replicas together; `change` is called all the while with how many were answered."""
+    def ask(self, count: int, change: Callable[[], None]) -> None:
+        """Ask `count` requests of all replicas together; `change` is called all the while."""
         random = np.random.default_rng(len(self.asked))
         wanted = list(zip(random.choice(CARDS, count).tolist(), random.choice(AMOUNTS, count).tolist(), strict=True))
         with ThreadPoolExecutor(2 * len(self._urls)) as pool:
             share = [wanted[at :: 2 * len(self._urls)] for at in range(2 * len(self._urls))]
             done = [pool.submit(self._work, self._urls[at % len(self._urls)], part) for at, part in enumerate(share)]
             while not all(one.done() for one in done):
-                change(len(self.asked))
+                change()
                 time.sleep(0.02)
             for one in done:
                 one.result()

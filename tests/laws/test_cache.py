@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.xdist_group("bento")
 KEPT = Policies(cache=Cache(compiled=True))
 RELEASES = ("fraud-1", "fraud-2")
 SWITCH = 0.5  # seconds between two promotions
+COMMITS = 10 * len(CARDS)
 
 
 class Played(NamedTuple):
@@ -85,7 +87,7 @@ class Switching:
         self.promotions, self._every = [Promoted(RELEASES[0], 0)], every
         self._next = time.monotonic() + every
 
-    def __call__(self, number: int) -> None:
+    def __call__(self) -> None:
         if time.monotonic() > self._next:
             release = RELEASES[len(self.promotions) % 2]
             self.promotions.append(Promoted(release, time.monotonic_ns()))
@@ -97,11 +99,17 @@ class Switching:
 
 
 def play(caller: Caller, count: int) -> Played:
+    """Ask so often, and on until a few promotions and ten commits of each card happened: machines differ."""
     settings, turn = caller.worker.settings, caller.worker.turn
     switching, before = Switching(settings), [Commit(card, 50.0, 0, 0) for card in CARDS]
-    with committing(settings.online) as ended:
-        asked = asyncio.run(ask_many(lambda body: turn.predict("fraud", body, request_id="r"), count, change=switching))
-        commits = ended()
+    with committing(settings.online) as others:
+
+        def enough() -> bool:
+            return len(switching.promotions) > 3 and others.count.value >= COMMITS
+
+        ask = partial(turn.predict, "fraud", request_id="r")
+        asked = asyncio.run(ask_many(ask, count, change=switching, enough=enough))
+        commits = others.ended()
     switching.close()
     hits = sum(record.cached for _, record in records(settings.home / "log"))
     return Played(settings, asked, [*before, *commits], switching.promotions, hits)
@@ -115,10 +123,8 @@ def caller(tmp_path: Path) -> Iterator[Caller]:
 
 
 def _holds(played: Played, count: int) -> None:
-    assert len(played.asked) == count
-    assert len(played.promotions) > 3
+    assert len(played.asked) >= count
     assert {one.release for one in played.asked} == set(RELEASES)
-    assert len(played.commits) > 10 * len(CARDS)
     assert played.hits > count / 10
     assert played.wrong == []
 
@@ -167,7 +173,7 @@ def test_two_replicas_over_one_redis_keep_the_law_and_one_that_is_killed_is_not_
         settings = msgspec.structs.replace(settings_in(tmp_path), project=ROOT, online=server.url, cache=cache)
         prepare(settings, beside=beside)
         key = local_key(settings)
-        with start(settings) as one, start(settings) as two, committing(settings.online) as ended:
+        with start(settings) as one, start(settings) as two, committing(settings.online) as others:
             callers, switching = Callers([one.url, two.url], key), Switching(settings, every)
             while len(switching.promotions) < 4 or len(callers.asked) < 4000:
                 callers.ask(1000, switching)
@@ -175,7 +181,7 @@ def test_two_replicas_over_one_redis_keep_the_law_and_one_that_is_killed_is_not_
             os.killpg(one.process.pid, signal.SIGKILL)
             eventually(lambda: not _listens(one.url))
             callers.ask(1000, switching)
-            commits = ended()
+            commits = others.ended()
         switching.close()
         kept = sum(record.cached for _, record in records(settings.home / "log"))
     before = [Commit(card, 50.0, 0, 0) for card in CARDS]
