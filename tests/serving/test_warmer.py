@@ -11,8 +11,9 @@ import pytest
 
 from tests.serving import world
 from tests.serving.conftest import Caller, eventually, settings_in
-from tests.serving.test_aggregates import view
+from tests.serving.test_aggregates import payments, spend, view
 from tests.serving.world import GOOD, NOW
+from windrow import FeatureView
 from windrow.errors import ModelError
 from windrow.serving import warmer
 from windrow.serving.live import Warmth
@@ -22,6 +23,7 @@ from windrow.settings import Settings
 from windrow.stores.committer import commit
 from windrow.stores.lake import Lake
 from windrow.stores.log import LogRecord, LogWriter, PredictionLog, records
+from windrow.stores.online.store import open_online
 from windrow.stores.recent import recent
 
 
@@ -86,6 +88,19 @@ def test_where_requests_bring_their_time_the_warmers_ask_about_now() -> None:
         json.dumps(warmer._row(view.contract, logged, NOW)).encode(),
     )
     assert [RowReader(view.contract).read(body).times for body in asked] == [[NOW], [NOW]]
+
+
+@pytest.mark.parametrize(("logged", "source"), [(True, "log"), (False, "sample")])
+def test_a_release_whose_requests_bring_their_time_is_warmed_and_may_go_live(
+    settings: Settings, loader: Loader, *, logged: bool, source: str
+) -> None:
+    timed = FeatureView("fraud", spine=payments, features=[payments.amount, spend["spend_1d", "payments_1h"]]).contract
+    with open_online(settings.online, write=True) as store:
+        store.write(spend.table_name, ["state"], [])
+    if logged:
+        log(settings, asked(1, request={"card_id": 1, "amount": 2.0}))
+    warmth = loader.load(world.release_like(settings, timed, 2, p99_ms=1000.0)).warmth
+    assert (warmth.source, warmth.skipped) == (source, 0)
 
 
 def test_requests_that_this_release_cannot_read_are_skipped_and_counted(settings: Settings, loader: Loader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -91,8 +92,15 @@ def release_fraud(
     settings: Settings, number: int = 1, *, shift: float = 0.0, promote: bool = True, **facts: Any
 ) -> str:
     """Release a logistic regression in ONNX whose answer moves with `shift`."""
-    payload, golden = _compiled(shift)
-    return _register(settings, FRAUD, f"fraud-{number}", payload, golden, promote=promote, number=number, **facts)
+    return release_like(settings, FRAUD, number, shift=shift, promote=promote, **facts)
+
+
+def release_like(settings: Settings, contract: Contract, number: int, *, shift: float = 0.0, promote: bool = True, **facts: Any) -> str:  # fmt: skip
+    """Release the same model for another contract of three numbers."""
+    payload, golden = _compiled(shift, contract.feature_names)
+    return _register(
+        settings, contract, f"{contract.view}-{number}", payload, golden, promote=promote, number=number, **facts
+    )
 
 
 def release_raising(settings: Settings, number: int = 1, *, promote: bool = True, **facts: Any) -> str:
@@ -181,7 +189,7 @@ def release_explained(settings: Settings) -> None:
 
 
 @lru_cache
-def _compiled(shift: float) -> tuple[bytes, Golden]:
+def _compiled(shift: float, names: Sequence[str] = FRAUD.feature_names) -> tuple[bytes, Golden]:
     import warnings
 
     from skl2onnx import convert_sklearn
@@ -194,7 +202,7 @@ def _compiled(shift: float) -> tuple[bytes, Golden]:
             model, initial_types=[(MATRIX_INPUT, FloatTensorType([None, 3]))], options={id(model): {"zipmap": False}}
         )
     inputs = np.array([[500, 20, 2.5], [1, 2, 3]], dtype=np.float32)
-    frame = dict(zip(FRAUD.feature_names, inputs.T, strict=True))
+    frame = dict(zip(names, inputs.T, strict=True))
     return made.SerializeToString(), golden_pairs(frame, model.predict_proba(inputs)[:, 1])
 
 
