@@ -38,6 +38,7 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look."""
         super().connection_made(transport)
+        self.access_log = False  # uvicorn would make a line of each request, and find only then that nobody reads it
         self._head = 0
         self._awaited: tuple[Any, ...] | None = None
         self._since = 0.0
