@@ -263,6 +263,25 @@ writer.append([prediction(4)])
     assert log.table("churn").column("request_id").to_pylist() == ["r1", "r4"]
 
 
+def test_a_writer_whose_folder_was_removed_makes_it_again_and_says_what_is_lost(
+    folder: Path, log: PredictionLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LogWriter(folder, "w", segment_seconds=0.0) as writer:
+        writer.append([prediction(1)])
+        shutil.rmtree(folder)
+        writer.append([prediction(2)])
+        assert log.table("churn").column("request_id").to_pylist() == ["r2"]
+        shutil.rmtree(folder)
+    assert [record.message.count("is gone") for record in caplog.records] == [1, 1]
+
+
+def test_a_writer_makes_no_folder_in_one_that_is_gone(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "home" / "log", "w") as writer:
+        shutil.rmtree(tmp_path / "home")
+        with pytest.raises(StoreError, match="cannot be written: No such file or directory"):
+            writer.append([prediction(1)])
+
+
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written: Not a directory"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from windrow.stores.segments import MAGIC, OPEN, SEALED, Numbers, SegmentId, cre
 
 SEGMENT_BYTES = 16 << 20
 SEGMENT_SECONDS = 5.0
+_LOG = logging.getLogger("windrow.stores")
 
 
 class SegmentWriter:
@@ -126,10 +128,16 @@ class SegmentWriter:
         if self._descriptor is None or self._segment is None:
             return
         path = self._segment.path(self._folder, OPEN)
-        if self._size > len(MAGIC):
-            path.rename(self._segment.path(self._folder, SEALED))
-        else:
-            path.unlink()
+        try:
+            if self._size > len(MAGIC):
+                path.rename(self._segment.path(self._folder, SEALED))
+            else:
+                path.unlink()
+        except FileNotFoundError:
+            # Nobody of ours removes an open segment. It is lost, and what comes now must not be lost with it.
+            _LOG.error(
+                "%s of the %s is gone, and what was in it: it was removed while it was written", path, self._what
+            )
         self._abandon()
 
     def _current(self) -> int:
@@ -137,6 +145,7 @@ class SegmentWriter:
         if self._descriptor is not None and (not full or self._size == len(MAGIC)):
             return self._descriptor
         self._rotate()
+        self._folder.mkdir(exist_ok=True)  # it may have been removed; what it is in is not ours to make
         segment = self._numbers.take()
         self._descriptor = create(self._folder, segment)
         self._segment, self._size = segment, len(MAGIC)
