@@ -1,6 +1,6 @@
 # Every target sets up all it needs: Python 3.11 or newer, make and a package index are enough.
 #
-#   make demo              run three prediction services the whole way round
+#   make demo              run six prediction services the whole way round
 #   make test              lint, types, import rules, tests
 #   make test-all          and the slow ones
 #   make up                Dagster and the online service, until Ctrl-C       (port=... dagster_port=...)

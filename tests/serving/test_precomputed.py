@@ -113,6 +113,12 @@ def test_at_its_greatest_age_it_still_answers(churn: Caller) -> None:
     assert ask(churn, ANNA)[0]["age_seconds"] == 2 * 86_400
 
 
+def test_its_age_counts_to_the_time_that_is_asked_about(churn: Caller) -> None:
+    stored(churn, at=NOW - HOUR, anna=0.125)
+    (said,) = ask(churn, ANNA | {"event_time": from_micros(NOW + HOUR).isoformat()})
+    assert said["age_seconds"] == 7200
+
+
 def test_rows_of_one_request_are_answered_each_in_its_way_and_in_their_order(churn: Caller) -> None:
     computed = [one["value"] for one in ask(churn, ANNA, BEN)]
     stored(churn, ben=0.25)

@@ -68,7 +68,8 @@ class Prediction(msgspec.Struct, omit_defaults=True, gc=False):
 
     Of three classes or more it is the place of the most likely one, named `class_`, beside all `probabilities`.
     `degraded` says why it is not what it could have been, and `answered_by` who answered where the release did not.
-    Of a batch run's prediction it says the time that it is about (`precomputed_for`) and how long that is ago.
+    Of a batch run's prediction it says the time that it is about (`precomputed_for`), and how long that is before the
+    time that was asked about.
     In an experiment it says the row's `arms`, and its `release` where that is not the answer's.
     """
 

@@ -66,7 +66,7 @@ _SOMETIMES = {
         "format": "date-time",
         "description": "The time that a batch run's prediction is about; then no feature was read",
     },
-    "age_seconds": {"type": "number", "minimum": 0, "description": "How long that is ago"},
+    "age_seconds": {"type": "number", "minimum": 0, "description": "How long that is before the time asked about"},
     "release": {"type": "string", "description": "Who answered this row, where it is not the answer's release"},
     "arms": {
         "type": "object",
