@@ -60,6 +60,21 @@ def test_requests_of_one_turn_are_logged_with_one_write(fraud: Caller, log: Writ
     assert [a["request_id"] for a in answers] == [f"r{i}" for i in range(6)]
 
 
+def test_who_asks_a_turn_later_joins_and_who_asks_still_later_does_not(fraud: Caller, log: Writes) -> None:
+    turn, body = Turn(Plane(fraud.worker.live, log)), json.dumps(GOOD).encode()
+
+    async def asked_after(turns: int) -> bytes:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await turn.predict("fraud", body, request_id=f"r{turns}")
+
+    async def together() -> list[bytes]:
+        return await asyncio.gather(*map(asked_after, (0, 1, 6)))
+
+    assert [json.loads(answer)["request_id"] for answer in asyncio.run(together())] == ["r0", "r1", "r6"]
+    assert log.sizes == [2, 1]
+
+
 def test_an_answer_does_not_depend_on_who_else_asked(fraud: Caller, log: Writes) -> None:
     bodies = [{**GOOD, "amount": n * 10, "x": n / 3} for n in range(9)]
     together = [a["predictions"] for a in ask_all(fraud, log, bodies)]
