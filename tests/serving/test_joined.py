@@ -102,11 +102,15 @@ def test_requests_leave_nothing_to_the_garbage_collector(client):
             client.sendall(_POST + b"\r\n{}")
             assert client.recv(65536).endswith(BODY)
 
+    def left():
+        gc.collect()
+        answered(300)
+        return gc.collect()
+
     answered(10)
-    gc.collect()
     gc.disable()
     try:
-        answered(300)
-        assert gc.collect() < 300
+        # Threads of other tests leave things too, now and then; requests would leave them every time.
+        assert min(left() for _ in range(5)) < 300
     finally:
         gc.enable()
