@@ -171,7 +171,7 @@ def said(batch: Batch, scored: Sequence[Scored]) -> list[tuple[LiveService, Pred
         part, service = one.part, one.part.service
         predictions = service.speaker.predictions(one.answers.outputs, one.answers.vectors.statuses)
         if not one.answers.whole:
-            _mark(predictions, one.answers, [batch.times[place] for place in part.places])
+            _mark(predictions, batch, one)
         for at, place in enumerate(part.places):
             prediction = predictions[at]
             if part.routes is not None:
@@ -180,11 +180,12 @@ def said(batch: Batch, scored: Sequence[Scored]) -> list[tuple[LiveService, Pred
     return [made[place] for place in range(len(batch.values))]
 
 
-def _mark(predictions: Sequence[Prediction], answers: Answers, times: Sequence[int]) -> None:
+def _mark(predictions: Sequence[Prediction], batch: Batch, scored: Scored) -> None:
+    answers = scored.answers
     for row, event_time in enumerate(answers.stored):
         prediction = predictions[row]
         prediction.answered_by, prediction.precomputed_for = PRECOMPUTED, spoken_time(event_time)
-        prediction.age_seconds = (times[row] - event_time) / SECOND
+        prediction.age_seconds = (batch.times[scored.part.places[row]] - event_time) / SECOND
     for row, reasons in answers.reasons.items():
         predictions[row].degraded = reasons
     for row, other in answers.others.items():

@@ -7,6 +7,7 @@ an answer that nobody reads would each be waited for without end, and a head may
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import uvicorn.config
@@ -38,7 +39,8 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look."""
         super().connection_made(transport)
-        self.access_log = False  # uvicorn would make a line of each request, and find only then that nobody reads it
+        # uvicorn asks for handlers alone, makes a line of each request, and finds only then that nobody reads it.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._head = 0
         self._awaited: tuple[Any, ...] | None = None
         self._since = 0.0

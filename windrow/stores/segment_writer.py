@@ -127,18 +127,21 @@ class SegmentWriter:
     def _rotate(self) -> None:
         if self._descriptor is None or self._segment is None:
             return
-        path = self._segment.path(self._folder, OPEN)
+        if self._size > len(MAGIC):
+            self._seal(self._segment)
+        else:
+            self._segment.path(self._folder, OPEN).unlink(missing_ok=True)
+        self._abandon()
+
+    def _seal(self, segment: SegmentId) -> None:
+        path = segment.path(self._folder, OPEN)
         try:
-            if self._size > len(MAGIC):
-                path.rename(self._segment.path(self._folder, SEALED))
-            else:
-                path.unlink()
+            path.rename(segment.path(self._folder, SEALED))
         except FileNotFoundError:
-            # Nobody of ours removes an open segment. It is lost, and what comes now must not be lost with it.
+            # Nobody of ours removes a segment that is written. It is lost, and what comes now must not be lost with it.
             _LOG.error(
                 "%s of the %s is gone, and what was in it: it was removed while it was written", path, self._what
             )
-        self._abandon()
 
     def _current(self) -> int:
         full = self._size >= self._bytes or time.monotonic() >= self._deadline
