@@ -105,6 +105,12 @@ def test_a_refused_request_gets_a_problem_with_the_next_step(
     assert (problem["status"], problem["where"], problem["next"]) == (status, where, step)
 
 
+def test_where_nothing_is_released_a_service_is_told_how_to_be(fresh: Caller) -> None:
+    said = fresh.predict(GOOD)
+    assert (said.status, said.json["detail"]) == (404, "No service has a live release")
+    assert "windrow run SERVICE" in said.json["next"]
+
+
 def test_405_names_the_methods_that_work(fraud: Caller) -> None:
     assert fraud("PUT", "/v1/fraud/predict").headers["allow"] == "POST"
 

@@ -145,8 +145,11 @@ def test_simulated_rows_are_never_mixed_with_rows_of_a_file(house: House) -> Non
     given = {"payment_id": [1], "card_id": [7], "amount": [1.0], "ts": np.array([0], "datetime64[us]")}
     object.__setattr__(both, "simulator", type(both.simulator).to(lambda: given))
     materialize_source(both, house.lake, house.metadata, house.data)
-    with pytest.raises(DataError, match="'both' holds rows from its simulator, and would now be read from its file"):
+    with pytest.raises(
+        DataError, match="'both' holds rows from its simulator, and would now be read from its file"
+    ) as told:
         house.load(FIRST, source=both)
+    assert f"Files are looked for in {house.data} (WINDROW_DATA)" in str(told.value)
 
 
 def test_other_columns_under_the_same_name_are_refused(house: House) -> None:

@@ -337,6 +337,9 @@ class LiveServices:
 
 
 def _unknown(name: str, known: list[str]) -> RequestError:
+    if not known:
+        step = "run `windrow run SERVICE`, which makes one"
+        return RequestError(404, "unknown-service", "No service has a live release", where="path", next_step=step)
     close = get_close_matches(name[:64], known, n=1, cutoff=0.5)
     step = f"did you mean {close[0]!r}?" if close else f"use one of {listed(known)}"
     return RequestError(404, "unknown-service", "There is no service of this name", where="path", next_step=step)

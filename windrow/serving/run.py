@@ -96,7 +96,7 @@ def start(
     if not (settings.project / "bento" / "service.py").is_file():
         raise StoreError(
             f"there is no bento/service.py in {settings.project}",
-            next_step="run this from the project's folder, or set WINDROW_PROJECT",
+            next_step="run this from the project's folder, or set WINDROW_PROJECT; `windrow new NAME` makes a project that has one",
         )
     # BentoML keeps a store of its own: with us, and not in the user's home, unless the user says where.
     environ = {"BENTOML_HOME": str(settings.home / "bentoml"), **os.environ, **settings.environ()}

@@ -97,7 +97,7 @@ def materialize_source(source: Source, lake: Lake, metadata: Metadata, data: Pat
     table, deleted = lake.table(source.key), 0
     since = watermark(source, table, metadata)
     rows = without_forgotten(read_source(source, data, since=since), source.key, metadata)
-    _refuse_mixture(source, metadata, origin(source, data))
+    _refuse_mixture(source, metadata, data)
     with table.locked():
         _refuse_other_columns(source, table, rows)
         if source.load == "full" and table.exists and not came:
@@ -291,13 +291,14 @@ def _changed_lines(before: str, after: str) -> str:
     return " / ".join(f"{line[0]} {line[2:].strip()}" for line in lines[:4])
 
 
-def _refuse_mixture(source: Source, metadata: Metadata, now_from: str) -> None:
+def _refuse_mixture(source: Source, metadata: Metadata, data: Path) -> None:
     """Simulated and real rows in one table would be trained on as if both were true."""
-    stored = metadata.definition(f"{source.key}/origin")
+    stored, now_from = metadata.definition(f"{source.key}/origin"), origin(source, data)
     if stored is not None and stored.fingerprint != now_from:
         raise DataError(
             f"Source {source.name!r} holds rows from its {stored.fingerprint}, and would now be read from its {now_from}",
-            next_step="set WINDROW_HOME to a folder of its own for each, or remove the old one",
+            exists=f"Files are looked for in {data} (WINDROW_DATA)",
+            next_step="set WINDROW_DATA as it was, or WINDROW_HOME to a folder of its own for each, or remove the old one",
         )
 
 
