@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +44,27 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
 def test_an_unknown_command_is_a_usage_error_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sevices"]) == 2
     assert "Did you mean 'services'?" in capsys.readouterr().err
+
+
+def test_up_elsewhere_than_in_a_project_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_PROJECT", str(tmp_path))
+    monkeypatch.setenv("WINDROW_HOME", str(tmp_path / "home"))
+    assert run(["up"]) == 1
+    assert f"there is no bento/service.py in {tmp_path}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--port", "--dagster-port"])
+def test_up_on_a_taken_port_says_so_before_anything_starts(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_HOME", str(tmp_path / "home"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert run(["up", option, str(taken.getsockname()[1])]) == 1
+    assert "cannot be used: Address already in use" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,11 @@ def test_anything_else_is_no_duration(text: str) -> None:
         duration(text)
 
 
+def test_what_is_no_duration_is_told_with_who_asked_for_one() -> None:
+    with pytest.raises(DeclarationError, match="ttl= of Cache\\(\\) is 'soon', which is not a duration"):
+        duration("soon", where="ttl= of Cache()")
+
+
 @pytest.mark.parametrize(
     ("micros", "text"), [(0, "0d"), (3_600_000_000, "1h"), (90_000_000, "90s"), (1_500_000, "1.5s")]
 )

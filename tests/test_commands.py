@@ -280,6 +280,14 @@ def test_an_audit_finds_every_served_vector_equal(project: Path) -> None:
     assert (report["equal"], report["passed"]) == (report["rows"], True)
 
 
+def test_what_an_older_release_served_is_audited_by_its_name(project: Path) -> None:
+    newest, *_, first = (row["release"] for row in _json(project, "releases", "bakery"))
+    assert _json(project, "audit", "bakery", "--release", first)["rows"] > 0
+    of_another = _json(project, "audit", "bakery", "--release", newest)
+    assert (of_another["rows"], list(of_another["others"])) == (0, [first])
+    assert f"It has '{first}'" in _command(project, "audit", "bakery", "--release", "bakery-0").stderr
+
+
 def test_a_training_dataset_is_made_again_and_is_the_same(project: Path) -> None:
     made = _json(project, "recreate", "bakery")
     assert (made["same"], made["passed"], made["unexplained"]) == (True, True, 0)

@@ -75,7 +75,7 @@ def test_a_revoked_key_stays_in_the_list_and_in_the_audit(capsys: pytest.Capture
         (["n", "--scope", "predict", "--rate", "nan"], "the rate is nan", 2),
         (["n", "--scope", "predict", "--rate", "inf"], "the rate is inf", 2),
         (["n", "--scope", "predict", "--expires", "2020-01-01"], "expired already", 2),
-        (["n", "--scope", "predict", "--expires", "soon"], "a time cannot be read", 1),
+        (["n", "--scope", "predict", "--expires", "soon"], "--expires 'soon' is neither a time nor a duration", 2),
         ([" ", "--scope", "predict"], "no usable name", 2),
         (["n" * 65, "--scope", "predict"], "no usable name", 2),
         (["a\x1b[31mb", "--scope", "predict"], "no usable name", 2),

@@ -22,8 +22,10 @@ _DURATION = re.compile(r"(\d+)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def duration(text: str) -> int:
+def duration(text: str, *, where: str = "") -> int:
     """Return the microseconds of a duration such as ``"30s"``, ``"5m"``, ``"24h"``, ``"7d"``, ``"2w"``.
+
+    `where` is who asks, for errors: ``"delay= of source 'sales'"``.
 
     Raises
     ------
@@ -38,14 +40,18 @@ def duration(text: str) -> int:
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None  # not what newcomers write: 24
     if not match:
         raise DeclarationError(
-            f"{text!r} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"'
+            f"{_asked(text, where)} is not a duration", next_step='write a number and a unit, such as "24h" or "7d"'
         )
     # Bounded before it is a number: times are 64 bits wide, and so is what is computed of them.
     if len(match[1].lstrip("0")) > _DIGITS or int(match[1]) * _UNITS[match[2]] > _LONGEST:
         raise DeclarationError(
-            f"{text[:20]!r} is longer than 1000 years", next_step="write a shorter one, or leave it out"
+            f"{_asked(text[:20], where)} is longer than 1000 years", next_step="write a shorter one, or leave it out"
         )
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _asked(text: str, where: str) -> str:
+    return f"{where} is {text!r}, which" if where else repr(text)
 
 
 def spoken(microseconds: int) -> str:

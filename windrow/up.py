@@ -23,7 +23,7 @@ from windrow.orchestrate.resources import dagster_home
 from windrow.serving.child import spawn
 from windrow.serving.local_key import local_key, local_key_file
 from windrow.serving.redirect import Redirect
-from windrow.serving.run import Running, free_port, start
+from windrow.serving.run import Running, free_port, refuse_elsewhere, refuse_taken, start
 from windrow.settings import Settings
 from windrow.telemetry import switch_off
 
@@ -78,6 +78,9 @@ class House:
         StoreError
             If a port is taken, or a process ends or does not answer in time; the message names its log.
         """
+        refuse_elsewhere(self.settings.project)
+        for given in filter(None, [port, dagster_port]):
+            refuse_taken(HOST, given)
         self._declare_streams()
         # Without a release there is nothing to be ready for; the process answers all the same, and says so.
         linked = report_address(self.settings)

@@ -198,7 +198,7 @@ def test_a_ttl_is_a_duration() -> None:
     def dated(payments):
         return payments.select("card_id", "amount")
 
-    with pytest.raises(DeclarationError, match="'a year' is not a duration"):
+    with pytest.raises(DeclarationError, match="ttl= of feature group '[a-z_]*' is 'a year', which is not a duration"):
         declare(dated, ttl="a year")
 
 

@@ -105,7 +105,7 @@ def test_a_value_must_be_a_number() -> None:
     ],
 )
 def test_a_window_is_a_duration(declare: Any) -> None:
-    with pytest.raises(DeclarationError, match="'month' is not a duration"):
+    with pytest.raises(DeclarationError, match="is 'month', which is not a duration"):
         declare()
 
 

@@ -46,6 +46,22 @@ def test_a_package_that_a_module_misses_is_not_taken_for_the_module(module: Any)
         Reference.to(f"{name}:model").load()
 
 
+@pytest.mark.parametrize(
+    ("call", "step"), [("Online(p99=20)", "did you mean 'p99_ms'?"), ("Drift(zzz=1)", "correct it there")]
+)
+def test_an_argument_that_is_misspelt_is_told_with_those_that_exist(module: Any, call: str, step: str) -> None:
+    name = module(f"import windrow\nwindrow.{call}\n")
+    with pytest.raises(DeclarationError, match="It takes '[a-z]") as told:
+        Reference.to(f"{name}:model").load()
+    assert told.value.next_step == step
+
+
+def test_an_argument_of_a_stranger_is_told_as_python_tells_it(module: Any) -> None:
+    name = module("def f(): ...\nf(a=1)\n")
+    with pytest.raises(DeclarationError, match="unexpected keyword argument 'a'. It stops"):
+        Reference.to(f"{name}:model").load()
+
+
 def test_a_function_that_fails_is_named_with_its_role_and_place(module: Any) -> None:
     name = module("def model():\n    raise KeyError('x')\n")
     with pytest.raises(

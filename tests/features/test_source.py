@@ -89,7 +89,7 @@ def test_known_at_and_a_delay_exclude_each_other() -> None:
 
 def test_a_delay_is_a_duration() -> None:
     assert source(delay="15d").delay == 1_296_000_000_000
-    with pytest.raises(DeclarationError, match="'two weeks' is not a duration"):
+    with pytest.raises(DeclarationError, match="delay= of source '[a-z_]*' is 'two weeks', which is not a duration"):
         source(delay="two weeks")
 
 
@@ -167,7 +167,7 @@ def test_a_clock_has_the_keys_of_its_entity() -> None:
 
 
 def test_a_clock_needs_a_duration() -> None:
-    with pytest.raises(DeclarationError, match="'hourly' is not a duration"):
+    with pytest.raises(DeclarationError, match="the interval of Every\\(\\) is 'hourly', which is not a duration"):
         Every("hourly", Entity("area", area="string"))
 
 

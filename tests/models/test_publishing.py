@@ -120,7 +120,7 @@ def test_a_release_is_told_the_greatest_age_and_none_by_default() -> None:
     ("make", "message"),
     [
         (lambda: Online(precomputed="0d"), r"Online\(precomputed='0d'\) is no age"),
-        (lambda: Online(precomputed="soon"), "'soon' is not"),
+        (lambda: Online(precomputed="soon"), "'soon', which is not"),
         (lambda: Online(precomputed=2), "precomputed= of Online"),
         (lambda: fraud(online=Online(precomputed="2d")), "but nothing makes them. Next: add batch=Batch"),
         (

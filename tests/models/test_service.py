@@ -98,7 +98,7 @@ def test_an_online_service_needs_online_groups():
         (lambda: Gate("acc", at_least=1), "has no metric 'acc'"),
         (lambda: Gate("auc"), r"Gate\('auc'\) has no bar.*give at_least, at_most or of_baseline"),
         (lambda: RandomSplit(1.5), r"RandomSplit\(test=1\.5\) is no share"),
-        (lambda: TimeSplit(test="ten days"), "'ten days' is not a duration"),
+        (lambda: TimeSplit(test="ten days"), "'ten days', which is not a duration"),
         (lambda: Batch(sinks=["delt"]), "has no sink 'delt'.*did you mean 'delta'"),
         (lambda: Batch(rows="all"), "has no choice of rows 'all'"),
         (lambda: Online(unknown_entity="guess"), "has no policy unknown_entity 'guess'"),
@@ -131,7 +131,7 @@ def test_an_online_service_needs_online_groups():
             "features= of view 'v' is a Column. Next: write a list",
         ),
         (lambda: Every("1h", "area"), r"the entity of Every\('1h', ...\) is the text 'area'"),
-        (lambda: Every(1, Entity("a", a="string")), "1 is not a duration"),
+        (lambda: Every(1, Entity("a", a="string")), "1, which is not a duration"),
     ],
 )
 def test_a_part_that_cannot_work_is_refused_when_it_is_made(make, message):

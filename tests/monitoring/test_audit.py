@@ -74,7 +74,7 @@ def test_a_value_served_as_missing_though_it_was_known_is_found(world: World, bu
 
 def test_what_another_release_served_is_not_judged_by_this_one(world: World, bundle: Bundle) -> None:
     report = audited(world, bundle, served("load-0-other", "north", 20, -1.0))
-    assert (report.rows, report.passed) == (0, True)
+    assert (report.rows, report.passed, report.others) == (0, True, {"load-0-other": 1})
 
 
 def test_a_missing_text_is_logged_as_the_model_saw_it_and_equals_a_missing_one() -> None:

@@ -48,7 +48,7 @@ def test_two_monitors_with_two_names_are_fine() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"window": "30 days"}, "'30 days' is not a duration"),
+        ({"window": "30 days"}, "'30 days', which is not a duration"),
         ({"window": "0d"}, "holds nothing"),
         ({"effect": 0.0}, "never or always exceeded. Next: give a distance between 0 and 0.83"),
         ({"effect": 0.9}, "never or always exceeded"),

@@ -106,9 +106,15 @@ def _moment(text: str) -> int:
     import time
 
     from windrow.clock import duration, parse_time
+    from windrow.errors import DeclarationError, SettingsError, TimeError
 
-    length = text[:-1].isdigit() and not text[-1:].isdigit()
-    return time.time_ns() // 1000 + duration(text) if length else parse_time(text)
+    try:
+        length = text[:-1].isdigit() and not text[-1:].isdigit()
+        return time.time_ns() // 1000 + duration(text) if length else parse_time(text)
+    except (TimeError, DeclarationError):
+        raise SettingsError(
+            f"--expires {text!r} is neither a time nor a duration", next_step="write 90d, or 2027-01-31"
+        ) from None
 
 
 command.add_command(create, "create")

@@ -57,8 +57,7 @@ def _chosen(service: PredictionService, stores: Stores, *, release: str | None, 
     found = registry(stores)
     live = found.live(service.name)
     if release is not None:
-        known = {one.id: one for one in found.list(service.name)}
-        return dataset_of(known[_known("release", release, list(known), service)], service, stores)
+        return dataset_of(found.of_service(service.name, release), service, stores)
     # Before the first release the newest dataset is what the next one will learn from.
     return newest_dataset(service, stores) if live is None else dataset_of(live, service, stores)
 
@@ -66,19 +65,14 @@ def _chosen(service: PredictionService, stores: Stores, *, release: str | None, 
 def _named(id: str, service: PredictionService, stores: Stores) -> TrainingDataset:
     import msgspec
 
+    from windrow.errors import NotFoundError, closest, listed
     from windrow.models.dataset import TrainingDataset
 
     known = {document["id"]: document for document in stores.metadata.datasets(service.name)}
-    return msgspec.convert(known[_known("training dataset", id, list(known), service)], TrainingDataset)
-
-
-def _known(kind: str, id: str, known: list[str], service: PredictionService) -> str:
-    from windrow.errors import NotFoundError, closest, listed
-
     if id not in known:
         raise NotFoundError(
-            f"service {service.name!r} has no {kind} {id!r}",
+            f"service {service.name!r} has no training dataset {id!r}",
             exists=f"It has {listed(known)}",
-            next_step=closest(id, known) or f"leave it out for the newest, or run `windrow releases {service.name}`",
+            next_step=closest(id, known) or "leave it out for the newest",
         )
-    return id
+    return msgspec.convert(known[id], TrainingDataset)

@@ -280,10 +280,14 @@ def streak(column: str, window: str, **options: Unpack[Options]) -> Agg:
 
 
 def _agg(kind: str, column: str | None, window: str, **options: Unpack[Options]) -> Agg:
-    delay, length = options.get("delay"), duration(window)
+    where = f"agg.{kind}({column or ''})"
+    delay, length = options.get("delay"), duration(window, where=f"the window of {where}")
     given = options.get("hop", AUTO)
-    hop = _default_hop(length) if given == AUTO else None if given is None else duration(given)
-    made = Agg(kind, length, hop, column, duration(delay) if delay else 0, options.get("where"))
+    hop = (
+        _default_hop(length) if given == AUTO else None if given is None else duration(given, where=f"hop= of {where}")
+    )
+    lag = duration(delay, where=f"delay= of {where}") if delay else 0
+    made = Agg(kind, length, hop, column, lag, options.get("where"))
     made = msgspec.structs.replace(made, include_current=options.get("include_current", False))
     _check(made)
     return made

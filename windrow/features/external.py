@@ -108,7 +108,7 @@ def external_group(
         dtypes=fields,
         event_time=event_time,
         known_at=known_at,
-        delay=duration(delay) if delay else 0,
+        delay=duration(delay, where=f"delay= of {where}") if delay else 0,
         utc=timezone == "UTC",
         seq=seq,
     )

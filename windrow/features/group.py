@@ -347,7 +347,7 @@ def life(ttl: str | None, *, where: str) -> int | None:
     >>> life("1s", where="feature group 'spend'")
     1000000
     """
-    made = None if ttl is None else duration(ttl)
+    made = None if ttl is None else duration(ttl, where=f"ttl= of {where}")
     if made == 0:
         raise DeclarationError(
             f"{where} has ttl={ttl!r}: every value would be expired at once",

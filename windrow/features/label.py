@@ -61,7 +61,16 @@ class Label:
             _need(source, column)
         named = _classes(source, column, classes)
         meant = float(_place(absent, named)) if isinstance(absent, str) else absent
-        return cls("joined", source, column, on, 0, duration(matures_after), meant, named)
+        return cls(
+            "joined",
+            source,
+            column,
+            on,
+            0,
+            duration(matures_after, where="matures_after= of Label.joined()"),
+            meant,
+            named,
+        )
 
     @classmethod
     def within(cls, source: Source, window: str, *, matures_after: str | None = None) -> Label:
@@ -73,7 +82,7 @@ class Label:
         >>> Label.within(churned, "30d").absent
         0
         """
-        span = duration(window)
+        span = duration(window, where="the window of Label.within()")
         return cls("within", source, None, None, span, _matured(source, span, matures_after), 0)
 
     @classmethod
@@ -99,7 +108,7 @@ class Label:
                 f"label column {column!r} of {_called(source)} is {source.fields[column]}",
                 next_step="choose a number, or name the classes: classes=[...]",
             )
-        span = duration(ahead)
+        span = duration(ahead, where="ahead= of Label.value()")
         return cls("value", source, column, None, span, _matured(source, span, matures_after), None, named)
 
     @property
@@ -135,7 +144,7 @@ class Label:
 def _matured(source: Source | FeatureGroup, span: int, given: str | None) -> int:
     """Return when an outcome is as known as it will get; by then a closed period's figures are final."""
     if given is not None:
-        return duration(given)
+        return duration(given, where="matures_after= of a label")
     if isinstance(source, FeatureGroup) or source.known_at is not None:
         raise DeclarationError(
             f"a label from {_called(source)} does not say how long after its time an outcome can still become known",

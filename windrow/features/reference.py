@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from windrow.errors import DeclarationError, UnknownNameError, WindrowError
+from windrow.errors import DeclarationError, UnknownNameError, WindrowError, closest, listed
 
 _LIBRARY = str(Path(__file__).parents[1]) + os.sep
+_UNEXPECTED = re.compile(r"(\w+?)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,22 @@ def stopped(what: str, error: Exception | SystemExit) -> DeclarationError:
             exists=_place(error),
             next_step="raise an error that says what is wrong, or keep what is for the command line out of it",
         )
+    takes, meant = _misspelt(str(error))
     return DeclarationError(
-        f"{what}: {type(error).__name__}: {told}", exists=_place(error), next_step="correct it there"
+        f"{what}: {type(error).__name__}: {told}",
+        exists=". ".join(filter(None, [takes, _place(error)])),
+        next_step=meant or "correct it there",
     )
+
+
+def _misspelt(told: str) -> tuple[str, str]:
+    """Return what the called function or class of this library takes, and which of that was meant."""
+    found = _UNEXPECTED.match(told)
+    called = getattr(importlib.import_module("windrow"), found[1], None) if found else None
+    if found is None or not callable(called):
+        return "", ""
+    known = list(inspect.signature(called).parameters)
+    return f"It takes {listed(known, shown=len(known))}", closest(found[2], known)
 
 
 def _place(error: BaseException) -> str:

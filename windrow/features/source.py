@@ -145,7 +145,11 @@ class Source:
             "columns": dict(columns),
             "event_time": event_time,
         }
-        values |= {"known_at": known_at, "delay": duration(delay) if delay else 0, "id": id}
+        values |= {
+            "known_at": known_at,
+            "delay": duration(delay, where=f"delay= of source {name!r}") if delay else 0,
+            "id": id,
+        }
         values |= {"timezone": timezone, "ambiguous": ambiguous, "file": file, "load": load}
         values["simulator"] = Reference.to(simulator, declaring_package()) if simulator else None
         for key, value in values.items():
@@ -241,9 +245,9 @@ class Every:
         example = 'Every("1h", area), with area = Entity("area", area="string") above it'
         entity = Entity.keyless() if entity is None else entity
         check_kind(entity, Entity, where=f"the entity of Every({interval!r}, ...)", example=example)
-        object.__setattr__(self, "interval", duration(interval))
+        object.__setattr__(self, "interval", duration(interval, where="the interval of Every()"))
         object.__setattr__(self, "entity", entity)
-        object.__setattr__(self, "offset", duration(offset))
+        object.__setattr__(self, "offset", duration(offset, where=f"offset= of Every({interval!r})"))
         object.__setattr__(self, "name", f"every_{interval}" + (f"_at_{offset}" if self.offset else ""))
         if not 0 <= self.offset < self.interval:
             raise DeclarationError(

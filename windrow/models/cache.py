@@ -46,7 +46,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
                 raise DeclarationError(
                     f"Cache({name}={value!r}) keeps nothing", next_step="give a number above 0, or write cache=None"
                 )
-        if duration(self.ttl) <= 0:
+        if duration(self.ttl, where="ttl= of Cache()") <= 0:
             raise DeclarationError(
                 f"Cache(ttl={self.ttl!r}) keeps nothing", next_step='give a time, such as ttl="1h", or write cache=None'
             )

@@ -137,7 +137,7 @@ def check_online(online: Online, label: Label, view: FeatureView, *, where: str)
 
 def _check_age(precomputed: str | None) -> None:
     check_kind(precomputed, (str, type(None)), where="precomputed= of Online()", example='"2d", or None')
-    if precomputed is not None and duration(precomputed) <= 0:
+    if precomputed is not None and duration(precomputed, where="precomputed= of Online()") <= 0:
         raise DeclarationError(
             f"Online(precomputed={precomputed!r}) is no age", next_step='give a time, such as precomputed="2d"'
         )

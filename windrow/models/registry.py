@@ -120,7 +120,7 @@ class Registry:
             its schedule, and nobody signs for that; or if its files are not those that were released.
         """
         moment = time.time_ns() // 1000 if at is None else at
-        release = self._of(service, id)
+        release = self.of_service(service, id)
         if self._metadata.live(service) == id:
             return None
         found = objections(release, self._metadata, clock=self._clock, at=moment)
@@ -213,7 +213,8 @@ class Registry:
         """
         return load_bundle(self.path(id), self.release(id))
 
-    def _of(self, service: str, id: str) -> Release:
+    def of_service(self, service: str, id: str) -> Release:
+        """Return one release of a service; raise `NotFoundError` with those that it has."""
         known = [r.id for r in self._metadata.releases(service)]
         if id not in known:
             raise NotFoundError(

@@ -97,7 +97,7 @@ class Stream:
     lookback: str = "1h"
 
     def __post_init__(self) -> None:
-        if duration(self.lookback) <= 0:
+        if duration(self.lookback, where="lookback= of Stream()") <= 0:
             raise DeclarationError(
                 f"Stream(lookback={self.lookback!r}) looks for nothing", next_step='give a time, such as "1h"'
             )
@@ -138,7 +138,7 @@ class Drift:
 
     def __post_init__(self) -> None:
         check_name("monitor", self.name)
-        if duration(self.window) <= 0:
+        if duration(self.window, where="window= of Drift()") <= 0:
             raise DeclarationError(
                 f"Drift(window={self.window!r}) holds nothing", next_step='give a time, such as "30d"'
             )

@@ -107,11 +107,11 @@ class TimeSplit:
     def __post_init__(self) -> None:
         for name in ("test", "validation"):
             text = getattr(self, name)
-            if text is not None and duration(text) <= 0:
+            if text is not None and duration(text, where=f"{name}= of TimeSplit()") <= 0:
                 raise DeclarationError(
                     f"TimeSplit({name}={text!r}) holds nothing", next_step='give a time, such as "30d"'
                 )
-        duration(self.gap)
+        duration(self.gap, where="gap= of TimeSplit()")
         kinds = (RandomSplit, StratifiedSplit, GroupSplit, type(None))
         check_kind(self.one_snapshot, kinds, where="one_snapshot= of TimeSplit()", example="RandomSplit(0.25)")
 

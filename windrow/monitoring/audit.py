@@ -44,6 +44,8 @@ class AuditReport(msgspec.Struct, frozen=True):
         Feature -> rows that differ in it; empty when all is well.
     shown
         The first differences, at most 20.
+    others
+        Other release -> its logged vectors, which were not compared.
     """
 
     service: str
@@ -52,6 +54,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     equal: int
     by_feature: dict[str, int]
     shown: list[Difference]
+    others: dict[str, int] = {}
 
     @property
     def passed(self) -> bool:
@@ -88,12 +91,14 @@ def audit(
     from windrow.stores.tables import group_tables
 
     contract = bundle.contract
-    logged = with_vector(log.table(service.name))
-    logged = logged.filter(pc.equal(logged["release"], bundle.id))
+    every = with_vector(log.table(service.name))
+    logged = every.filter(pc.equal(every["release"], bundle.id))
     spine = _spine(service, logged)
     tables = group_tables(contract.lookups, lake)
     offline = frame_of(view_frame(con, contract, spine, tables, functions=bundle.functions), contract)
-    return _compared(service.name, bundle.id, logged, offline)
+    others = Counter(every["release"].to_pylist())
+    del others[bundle.id]
+    return msgspec.structs.replace(_compared(service.name, bundle.id, logged, offline), others=dict(others))
 
 
 def _spine(service: PredictionService, logged: pa.Table) -> pa.Table:

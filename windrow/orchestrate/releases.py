@@ -33,7 +33,7 @@ def newest_dataset(service: PredictionService, stores: Stores) -> "TrainingDatas
     if not documents:
         raise NotFoundError(
             f"service {service.name!r} has no training dataset yet",
-            next_step=f"materialize {service.name}/training_dataset",
+            next_step=f"run `windrow run {service.name}`",
         )
     return msgspec.convert(documents[-1], TrainingDataset)
 
@@ -47,7 +47,7 @@ def dataset_of(release: "Release", service: PredictionService, stores: Stores) -
             return msgspec.convert(document, TrainingDataset)
     raise NotFoundError(
         f"training dataset {release.dataset.id!r} of release {release.id!r} is gone",
-        next_step=f"materialize {service.name}/training_dataset and {service.name}/model",
+        next_step=f"run `windrow run {service.name}`, which makes both anew",
     )
 
 
@@ -58,13 +58,19 @@ def registry(stores: Stores) -> "Registry":
     return Registry(stores.metadata, stores.settings.folder("releases"), clock=stores.settings.clock)
 
 
+def bundle_of(service: PredictionService, stores: Stores, id: str) -> "Bundle":
+    """Return one release of a service, loaded; raise `NotFoundError` with those that it has."""
+    found = registry(stores)
+    return found.load(found.of_service(service.name, id).id)
+
+
 def live_bundle(service: PredictionService, stores: Stores) -> "Bundle":
     """Return the release that answers now, loaded; raise `NotFoundError` before the first."""
     found = registry(stores)
     release = found.live(service.name)
     if release is None:
         raise NotFoundError(
-            f"service {service.name!r} has no release yet", next_step=f"materialize {service.name}/model"
+            f"service {service.name!r} has no release yet", next_step=f"run `windrow run {service.name}`"
         )
     return found.load(release.id)
 

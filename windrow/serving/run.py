@@ -92,12 +92,8 @@ def start(
         refuse_insecure(host)
     scheme = "https" if check_files(settings) else "http"
     port = port or free_port(host)
-    _refuse_taken(host, port)
-    if not (settings.project / "bento" / "service.py").is_file():
-        raise StoreError(
-            f"there is no bento/service.py in {settings.project}",
-            next_step="run this from the project's folder, or set WINDROW_PROJECT; `windrow new NAME` makes a project that has one",
-        )
+    refuse_taken(host, port)
+    refuse_elsewhere(settings.project)
     # BentoML keeps a store of its own: with us, and not in the user's home, unless the user says where.
     environ = {"BENTOML_HOME": str(settings.home / "bentoml"), **os.environ, **settings.environ()}
     switch_off(environ)
@@ -123,7 +119,17 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
-def _refuse_taken(host: str, port: int) -> None:
+def refuse_elsewhere(project: Path) -> None:
+    """Raise `StoreError` where a folder has no online service to start."""
+    if not (project / "bento" / "service.py").is_file():
+        raise StoreError(
+            f"there is no bento/service.py in {project}",
+            next_step="run this from the project's folder, or set WINDROW_PROJECT; `windrow new NAME` makes a project that has one",
+        )
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise `StoreError` where something else has a port already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
