@@ -146,6 +146,7 @@ def test_a_request_is_traced_with_its_vector_and_answer(project: Path) -> None:
     assert set(records) == {"prediction", "outcome"}
     assert record["kind"] == "prediction"
     assert json.loads(record["vector"]).keys() == {"loaves", "loaves_6d", "loaves_mean_7d", "weekday_tomorrow"}
+    assert "weekday_tomorrow present" in _command(project, "trace", found.stdout.strip()).stdout
 
 
 def test_an_unknown_request_says_what_to_copy(project: Path) -> None:

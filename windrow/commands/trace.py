@@ -20,6 +20,7 @@ def command(request_id: str, *, as_json: bool) -> None:
         show_json(found)
         return
     for record in found:
+        record["statuses"] = _worded(record.get("statuses"))
         rows = [{"part": name, "value": str(value)} for name, value in record.items() if value not in (None, "", "{}")]
         show(rows, as_json=False, title=f"{record['kind']} {record['request_id']}, row {record['row']}")
 
@@ -44,6 +45,15 @@ def _records(request_id: str) -> list[dict[str, Any]]:
     if not found:
         raise NotFoundError(f"the log has no request {request_id!r}", next_step="copy the request_id of an answer")
     return found
+
+
+def _worded(statuses: str | None) -> str:
+    import msgspec
+
+    from windrow.schema import Status
+
+    codes = msgspec.json.decode(statuses or "{}")
+    return ", ".join(f"{feature} {Status(code).name.lower()}" for feature, code in codes.items())
 
 
 def _plain(value: Any) -> Any:
