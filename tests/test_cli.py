@@ -67,6 +67,16 @@ def test_up_on_a_taken_port_says_so_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "given", [["start", "--arm", "a=r-1:0.1", "--arm", "a=r-2:0.1"], ["weights", "--arm", "a=0.1", "--arm", "a=0.2"]]
+)
+def test_an_arm_that_is_given_twice_is_not_one_of_them_silently(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["experiment", given[0], "fraud", "trial", *given[1:]]) == 2
+    assert "--arm 'a' is given twice" in capsys.readouterr().err
+
+
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["services", "--frob"]) == 2
     assert "No such option" in capsys.readouterr().err

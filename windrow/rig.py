@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -161,11 +162,16 @@ def run_rig(
         return [rig.play(service, plans[service.name]) for service in chosen]
 
 
+def rig_home(settings: Settings) -> Path:
+    """Return the home that a run begins anew, beside the project's."""
+    return settings.home.with_name(f"{settings.home.name}-rig")
+
+
 def _scratch(settings: Settings) -> Settings:
     kept = {"WINDROW_DATA": str(settings.data), "WINDROW_PROJECT": str(settings.project)}
-    home = f"{settings.home}-rig"
+    home = rig_home(settings)
     rmtree(home, ignore_errors=True)  # logs are never rewritten, and an experiment's name is taken for good
-    return Settings.read({**kept, "WINDROW_HOME": home})
+    return Settings.read({**kept, "WINDROW_HOME": str(home)})
 
 
 def _checked(service: PredictionService) -> PredictionService:

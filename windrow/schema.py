@@ -160,7 +160,7 @@ def check_name(kind: str, name: str) -> str:
         )
     if not _NAME.fullmatch(name):
         raise DeclarationError(
-            f"{kind} name {name!r} is not lower snake case",
+            f"{kind} name {name[:80]!r} is not lower snake case",
             next_step="use letters a-z, digits and underscores, starting with a letter (63 at most)",
         )
     return name

@@ -141,7 +141,7 @@ def test_weights_are_changed_for_arms_that_are_there(place: Place) -> None:
     place.start()
     with pytest.raises(NotFoundError, match="no arm 'nwe'. It has 'golden', 'new'. Next: did you mean 'new'"):
         place.experiments.reweigh("fraud", "trial", {"nwe": 0.5})
-    with pytest.raises(DeclarationError, match="the weight of arm 'golden' is -0.2"):
+    with pytest.raises(DeclarationError, match="'golden' is -0.2. Next: give the others at most 1 together"):
         place.experiments.reweigh("fraud", "trial", {"new": 1.2})
     assert place.experiments.experiment("fraud", "trial").arms[1].weight == 0.25
 

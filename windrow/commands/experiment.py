@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from windrow.models.experiments import Experiments
     from windrow.models.performance import Performance
 
+T = TypeVar("T")
 _EXAMPLES = """windrow experiment start fraud trial --arm new=fraud-4-81d0aa:0.1 --unit card_id --holdout 0.05
 windrow experiment weights fraud trial --arm new=0.3
 windrow experiment report fraud trial
@@ -69,7 +70,7 @@ def _start(service: str, name: str, *, as_json: bool, **options: Any) -> None:
     """
     from windrow.models.experiment import Experiment, weighed
 
-    challengers = dict(_challenger(text) for text in options.pop("arms"))
+    challengers = _each(map(_challenger, options.pop("arms")))
     unit = tuple(part.strip() for part in options.pop("unit").split(","))
     plan = Experiment(service=service, name=name, arms=weighed(challengers), unit=unit, **options)
     with progress(f"starting {name}"):
@@ -109,7 +110,7 @@ def _weights(
         raise click.UsageError("--floor says how little --thompson may give: give both", ctx)
     experiments = _experiments()
     with progress("weighing"):
-        chosen = _learned(experiments.experiment(service, name), floor) if thompson else dict(map(_weight, arms))
+        chosen = _learned(experiments.experiment(service, name), floor) if thompson else _each(map(_weight, arms))
         why = reason or ("Thompson sampling" if thompson else "by hand")
         changed = experiments.reweigh(service, name, chosen, reason=why)
     _told(changed, f"{name} goes on: {_arms(changed)}.", as_json=as_json)
@@ -178,6 +179,15 @@ def _experiments() -> Experiments:
     settings = Settings.read()
     metadata = Metadata(settings.metadata)
     return Experiments(metadata, Registry(metadata, settings.folder("releases")))
+
+
+def _each(given: Iterable[tuple[str, T]]) -> dict[str, T]:
+    arms: dict[str, T] = {}
+    for name, value in given:
+        if name in arms:
+            raise click.UsageError(f"--arm {name!r} is given twice: give each arm its own name")
+        arms[name] = value
+    return arms
 
 
 def _challenger(text: str) -> tuple[str, tuple[str, float]]:

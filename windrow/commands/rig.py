@@ -13,18 +13,19 @@ if TYPE_CHECKING:
 
 def show_rig(names: Sequence[str], *, seconds: float, as_json: bool) -> int:
     """Put services under traffic and show every figure; return the exit code."""
-    from windrow.rig import run_rig
+    from windrow.rig import rig_home, run_rig
     from windrow.settings import Settings
 
-    teller = Teller(as_json=as_json)
+    settings, teller = Settings.read(), Teller(as_json=as_json)
     with teller as tell:
-        results = run_rig(Settings.read(), names, seconds=seconds, tell=tell, step=teller.advance)
+        results = run_rig(settings, names, seconds=seconds, tell=tell, step=teller.advance)
     problems = [f"{result.service}: {problem}" for result in results for problem in result.problems]
     if as_json:
         show_json({"services": results, "problems": problems})
     else:
         for result in results:
             _show(result)
+        say(f"  All of it is kept in {rig_home(settings)} until the next time: set WINDROW_HOME to it, and look around")
         for problem in problems:
             say(f"  Does not hold: {problem}", style="red")
     return 1 if problems else 0

@@ -272,9 +272,13 @@ def _check_arms(arms: Sequence[Arm], shadows: Sequence[str], where: str) -> None
             raise DeclarationError(f"{where}: arm {arm.name!r} has no release", next_step="name its release")
     if len(arms) == 1 and not shadows:
         raise DeclarationError(f"{where} tries nothing", next_step="give it an arm besides golden, or a shadow")
-    for arm in arms:
+    for arm in [*arms[1:], arms[0]]:  # golden's may be what the others leave: theirs are judged first
         if not (math.isfinite(arm.weight) and arm.weight >= 0):
-            step = "give a share from 0 to 1"
+            step = (
+                "give the others at most 1 together"
+                if arm.weight < 0 and arm is arms[0]
+                else "give a share from 0 to 1"
+            )
             raise DeclarationError(f"{where}: the weight of arm {arm.name!r} is {arm.weight:g}", next_step=step)
     total = sum(arm.weight for arm in arms)
     if abs(total - 1) > _NEAR:
