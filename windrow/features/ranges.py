@@ -3,8 +3,8 @@
 A window is one stretch [start, end) of the events of its key, or several where events inside it were not yet
 known. Each function is one pass of NumPy over all windows; none grows with the length of the windows.
 
-Sums are taken from running totals of whole numbers (two limbs of 62 bits), so that a window's sum does not depend
-on what lies before it, and squares are kept with their rounding errors (Dekker 1971), so that a deviation is right
+Sums are taken from running totals of whole numbers (limbs of 61 bits, as many as the values span, mostly two), so that
+a window's sum depends neither on what lies before it nor on how great another key's values are. Squares are kept with their rounding errors (Dekker 1971), so that a deviation is right
 even where it is tiny beside the values. Extremes come from doubled blocks (a sparse table), distinct values from a
 wavelet matrix over "where was this value last" (Claude, Navarro and Ordonez 2015).
 """
@@ -178,15 +178,13 @@ class Limbs(NamedTuple):
 
 def _limbs(values: Floats) -> tuple[tuple[Ints, int], ...]:
     bits, parts, rest = len(values).bit_length(), [], values
-    for _ in range(2):
+    while rest.any() or not parts:
         # Whole multiples of a power of two, small enough that no running total overflows.
         _, exponent = np.frexp(np.abs(rest).max(initial=0.0))
         scale = int(exponent) - (_LIMB - bits)
         limbs = np.rint(np.ldexp(rest, -scale))
         rest = rest - np.ldexp(limbs, scale)
         parts.append((running(limbs.astype(np.int64)), scale))
-        if not rest.any():
-            break
     return tuple(parts)
 
 
