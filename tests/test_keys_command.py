@@ -66,12 +66,25 @@ def test_a_revoked_key_stays_in_the_list_and_in_the_audit(capsys: pytest.Capture
     assert "key revoked" in capsys.readouterr().out
 
 
+def test_the_audit_says_what_an_experiment_was_begun_with(capsys: pytest.CaptureFixture[str]) -> None:
+    metadata = Metadata(Settings.read().metadata)
+    arms = [{"name": "golden", "weight": 0.5}, {"name": "new", "release": "fraud-2-1", "weight": 0.5}]
+    facts = {"arms": arms, "unit": ["card_id"], "buckets": [[0, 9999]], "started_at": 0}
+    metadata.add_audit("ada", "experiment started", "fraud", facts)
+    metadata.close()
+    assert run(["keys", "audit"]) == 0
+    shown = " ".join(re.sub(r"[│|]", " ", capsys.readouterr().out).split())
+    assert "arms name golden weight 0.5, name new" in shown
+    assert told(capsys, "audit")[0]["facts"] == facts
+
+
 @pytest.mark.parametrize(
     ("given", "says", "code"),
     [
         (["n"], "the key would have no scope", 2),
         (["n", "--scope", "predct"], "there is no scope 'predct'.*did you mean 'predict'", 2),
         (["n", "--scope", "predict", "--rate", "0"], "the rate is 0", 2),
+        (["n", "--scope", "predict", "--rate", "1e-300"], "the rate is 1e-300", 2),
         (["n", "--scope", "predict", "--rate", "nan"], "the rate is nan", 2),
         (["n", "--scope", "predict", "--rate", "inf"], "the rate is inf", 2),
         (["n", "--scope", "predict", "--expires", "2020-01-01"], "expired already", 2),

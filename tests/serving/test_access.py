@@ -317,6 +317,25 @@ def test_a_store_that_cannot_be_read_is_told_once_and_keys_go_on(
     keyring.close()
 
 
+@pytest.mark.parametrize("damage", ["document = json_set(document, '$.rate', 1e-320)", "hash = 'zz'"])
+def test_a_damaged_key_is_refused_and_all_others_are_followed(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metadata.db"
+    metadata = Metadata(f"sqlite:///{path}")
+    (bad, key), (good, other) = (make_key(metadata, n, scopes=["predict"], rate=5.0) for n in ("bad", "good"))
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE access_keys SET {damage} WHERE id = ?", (bad.id,))
+    keyring = Keyring(metadata)
+    keyring.refresh()
+    assert (keyring.find(key.encode()), keyring.find(other.encode()) is not None) == (None, True)
+    assert f"access key {bad.id} is refused" in caplog.text
+    metadata.revoke_key(good.id)
+    keyring.refresh()
+    assert keyring.find(other.encode()) is None
+    keyring.close()
+
+
 def test_refusals_are_counted(fresh: Caller) -> None:
     fresh("POST", PREDICT, GOOD, headers=[])
     metrics = fresh("GET", "/metrics").body

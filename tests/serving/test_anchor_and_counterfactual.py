@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.making import MIXED, frame_of
-from tests.serving.explained import bundle_of, one_hot, rows
+from tests.serving.explained import bundle_of, kept_missing, one_hot, rows
 from windrow.errors import RequestError
 from windrow.features.contract import Frame, canonical
 from windrow.models.bundle import Bundle
@@ -92,6 +93,23 @@ def test_no_change_of_a_counterfactual_is_one_too_many(bundle: Bundle) -> None:
         for left_out in made.changes if len(made.changes) > 1 else ():
             others = {c.feature: c.after for c in made.changes if c is not left_out}
             assert _decisions(bundle, _with(frame, row, others))[0] == before
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_an_infinite_value_is_one_that_can_change_or_stay(value: float) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+
+    bundle = bundle_of(make_pipeline(kept_missing(), HistGradientBoostingClassifier(max_iter=20)), original=False)
+    frame = rows(frame_of(MIXED, seed=2), 12)
+    frame["a"] = np.full(12, value, np.float32)
+    for row, made in enumerate(explain(bundle, frame, "counterfactual")):
+        assert isinstance(made, Counterfactual)
+        changed = {**{n: v[row : row + 1] for n, v in frame.items()}}
+        for change in made.changes:
+            changed[change.feature] = canonical(MIXED, {n: [change.after] for n in changed})[change.feature]
+        assert _decisions(bundle, changed) != _decisions(bundle, {n: v[row : row + 1] for n, v in frame.items()})
+        assert math.isfinite(made.distance)
 
 
 def test_a_feature_that_nobody_can_act_on_does_not_change() -> None:

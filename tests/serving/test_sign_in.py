@@ -142,7 +142,8 @@ def test_what_an_address_carries_is_text_in_the_form(fraud: Caller) -> None:
 def test_a_form_of_another_site_signs_nobody_in(fraud: Caller) -> None:
     key = make_key_for(fraud.worker, "metrics")
     host = (b"host", b"127.0.0.1:3000")
-    for origin, status in ((b"https://attacker.example", 403), (b"null", 403), (b"http://127.0.0.1:3000", 303)):
+    foreign = (b"https://attacker.example", b"null", b"http://[", b"http://[::1", b"\xff")
+    for origin, status in (*((text, 403) for text in foreign), (b"http://127.0.0.1:3000", 303)):
         assert sign_in(fraud, key, headers=[host, (b"origin", origin)]).status == status
 
 

@@ -301,6 +301,17 @@ def test_nan_in_a_vector_is_null_in_the_table(folder: Path, log: PredictionLog) 
     assert log.table("churn").column("vector").to_pylist() == ['{"x":null}']
 
 
+def test_an_infinite_number_in_a_vector_stays_what_it_is(folder: Path, log: PredictionLog) -> None:
+    fields = (Field("x", "float64"), Field("plan", "string"))
+    contract = Contract(view="v", spine="s", request=(), optional=(), lookups=(), on_demand=(), features=fields)
+    with LogWriter(folder, "w") as writer:
+        writer.append([prediction(i, vector={"x": x, "plan": "Infinity"}) for i, x in enumerate((math.inf, -math.inf, 0.5))])
+    commit(folder, log.lake)
+    made = log.vectors("churn", contract)
+    assert made.column("x").to_pylist() == [math.inf, -math.inf, 0.5]
+    assert made.column("plan").to_pylist() == ["Infinity"] * 3
+
+
 def test_the_newest_outcome_by_known_at_wins_for_each_row(folder: Path, log: PredictionLog) -> None:
     with LogWriter(folder, "w") as writer:
         writer.append([outcome("r1", 1.0, known_at=20, received_at=1), outcome("r1", 5.0, known_at=10, row=1)])

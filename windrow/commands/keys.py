@@ -71,7 +71,7 @@ def audit(*, last: int | None, as_json: bool) -> None:
             "who": r.who,
             "action": r.action,
             "of": r.subject,
-            "facts": r.document if as_json else ", ".join(_fact(name, value) for name, value in r.document.items()),
+            "facts": r.document if as_json else "; ".join(_fact(name, value) for name, value in r.document.items()),
         }
         for r in _metadata().audit()[-(last or 0) :]
     ]
@@ -98,7 +98,7 @@ def _fact(name: str, value: Any) -> str:
 
     if name.endswith("_at") and value is not None:
         value = from_micros(value).isoformat(timespec="seconds")
-    return f"{name} {' '.join(value) if isinstance(value, list) else cell(value)}"
+    return f"{name} {cell(value)}"
 
 
 def _moment(text: str) -> int:

@@ -190,8 +190,8 @@ def cell(value: Any) -> str:
 
     Examples
     --------
-    >>> cell(None), cell(True), cell(0.123456), cell(12345), cell(["a", "b"])
-    ('-', 'yes', '0.123', '12,345', 'a, b')
+    >>> cell(None), cell(True), cell(0.123456), cell(12345), cell(["a", {"b": 1}])
+    ('-', 'yes', '0.123', '12,345', 'a, b 1')
     """
     if value is None or value == "":
         return "-"
@@ -201,6 +201,8 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {cell(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(cell(item) for item in value)
     return str(value)

@@ -59,6 +59,8 @@ def logged_rows(
 
 
 def _rows(service: PredictionService, logged: pa.Table) -> pa.Table:
+    from windrow.stores.log import feature_column
+
     contract = service.view.contract
     requests = [msgspec.json.decode(text) for text in logged["request"].to_pylist()]
     vectors = [msgspec.json.decode(text) for text in logged["vector"].to_pylist()]
@@ -67,9 +69,7 @@ def _rows(service: PredictionService, logged: pa.Table) -> pa.Table:
         if field.name not in contract.feature_names and field.name != EVENT_TIME:
             made = made.append_column(field.name, _column(requests, field.name, arrow_type(field.dtype)))
     for field in contract.features:
-        made = made.append_column(
-            field.name, _column(vectors, field.name, arrow_type("string" if field.dtype == "string" else "float32"))
-        )
+        made = made.append_column(field.name, feature_column(vectors, field))
     return made
 
 

@@ -135,12 +135,15 @@ class Keyring:
         if counter != self._counter:
             rows = self._metadata.access_keys()
             if rows != self._rows:
-                self._rows, before = rows, self._grants
-                valid = {f"wr_{row.id}".encode(): row for row in rows if row.revoked_at is None}
-                # Keys never change: whoever is still valid is as before.
-                self._grants = {prefix: before.get(prefix) or Grant(row) for prefix, row in valid.items()}
+                self._grants, self._rows = self._granted(rows), rows
             self._counter = counter
         self._read = time.monotonic()
+
+    def _granted(self, rows: list[AccessKey]) -> dict[bytes, Grant]:
+        """Return the grants of the keys that are not revoked; keys never change, so who is still valid is as before."""
+        valid = {f"wr_{row.id}".encode(): row for row in rows if row.revoked_at is None}
+        found = {prefix: self._grants.get(prefix) or _grant(row) for prefix, row in valid.items()}
+        return {prefix: grant for prefix, grant in found.items() if grant is not None}
 
     def _poll(self) -> None:
         told = False
@@ -154,3 +157,12 @@ class Keyring:
                 told = True
             except Exception:  # noqa: BLE001 - whatever fails, the thread must live: a key may be revoked any time
                 _log.exception("access keys cannot be read; trying again")
+
+
+def _grant(row: AccessKey) -> Grant | None:
+    """Return what a key may do; None, so that it is refused and all others are as they were, where its row is damaged."""
+    try:
+        return Grant(row)
+    except (ValueError, OverflowError) as error:
+        _log.error("access key %s is refused: what is kept of it is damaged (%s)", row.id, error)
+        return None

@@ -8,7 +8,6 @@ guess; of 2^256 equally likely secrets nobody guesses one, however fast a guess 
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from windrow.stores.metadata import AccessKey, Metadata
 
 SCOPES = ("predict", "ingest", "outcomes", "explain", "metrics", "admin")
 PREFIX, LENGTH = len("wr_") + 10, len("wr_") + 10 + len("_") + 64  # of ``wr_<id>``, and of all
-MAX_RATE = 1e6
+MIN_RATE, MAX_RATE = 1e-5, 1e6  # about one a day, and more than a worker answers
 _MAX_NAME = 64
 
 
@@ -91,7 +90,10 @@ def _check(name: str, scopes: Sequence[str], rate: float | None, expires_at: int
             )
     if not scopes:
         raise SettingsError("the key would have no scope", next_step=f"give it one or more of {listed(SCOPES)}")
-    if rate is not None and not (0 < rate <= MAX_RATE and math.isfinite(rate)):
-        raise SettingsError(f"the rate is {rate:g}", next_step="write requests per second above 0, such as 50 or 0.5")
+    if rate is not None and not MIN_RATE <= rate <= MAX_RATE:
+        raise SettingsError(
+            f"the rate is {rate:g}",
+            next_step=f"write requests per second from {MIN_RATE:g} to {MAX_RATE:g}, such as 50 or 0.5",
+        )
     if expires_at is not None and expires_at <= time.time_ns() // 1000:
         raise SettingsError("the key would have expired already", next_step="choose a time in the future")

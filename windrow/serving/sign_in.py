@@ -133,7 +133,7 @@ def _check_origin(scope: Scope) -> None:
     # Another site could sign a browser in with a key of its own, and then read what is typed there.
     headers = dict(scope["headers"])
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host.decode("latin-1"):
+    if origin is not None and _host(origin.decode("latin-1")) != host.decode("latin-1"):
         raise RequestError(
             403,
             "foreign-form",
@@ -141,3 +141,10 @@ def _check_origin(scope: Scope) -> None:
             where="headers",
             next_step=f"open {LOGIN} of this service",
         )
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

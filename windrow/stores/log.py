@@ -6,8 +6,9 @@ segments into the lake; `PredictionLog` reads lake and segments as one table, ea
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from windrow.stores.segments import MAGIC, SegmentId, frame, frames, read_segmen
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from windrow.features.contract import Contract
+    from windrow.features.contract import Contract, Field
     from windrow.stores.lake import Lake
 
 _HEAD = len(frame(b""))
@@ -97,6 +98,7 @@ _encoder = msgspec.msgpack.Encoder()
 _encode, _encode_into = _encoder.encode, _encoder.encode_into
 _decode = msgspec.msgpack.Decoder(list[LogRecord]).decode
 _json = msgspec.json.Encoder().encode
+_INFINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
 class LogWriter(SegmentWriter):
@@ -226,7 +228,8 @@ _NUMBERS = {"row": "int64", "status": "int64", "output": "float64", "outcome": "
 def log_schema() -> pa.Schema:
     """Return the columns of log and outcome tables: the fields of `LogRecord`.
 
-    Objects are JSON text, times timestamp[us, UTC].
+    Objects are JSON text, times timestamp[us, UTC]. JSON has no infinity: in a vector it is the text "Infinity", or
+    "-Infinity", as in the JSON form of Protocol Buffers.
     """
     import pyarrow as pa
 
@@ -245,9 +248,23 @@ def to_table(rows: Rows) -> pa.Table:
     schema = log_schema().append(pa.field("segment", pa.string()))
     columns = {name: [getattr(record, name) for _, record in rows] for name in schema.names[:-1]}
     for name in _OBJECTS:
-        columns[name] = [_json(value).decode() for value in columns[name]]
+        columns[name] = [_json(_finite(value) if name == "vector" else value).decode() for value in columns[name]]
     columns["segment"] = [str(segment) for segment, _ in rows]
     return pa.table({n: pa.array(columns[n], schema.field(n).type) for n in schema.names}, schema=schema)
+
+
+def feature_column(vectors: Sequence[Mapping[str, Any]], field: Field) -> pa.Array:
+    """Return what the model was given of one feature, float32 or string: from vectors as their JSON says them."""
+    import pyarrow as pa
+
+    values = [vector.get(field.name) for vector in vectors]
+    if field.dtype == "string":
+        return pa.array(values, pa.string())
+    return pa.array([None if value is None else float(value) for value in values], pa.float32())
+
+
+def _finite(vector: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _INFINITE.get(value, value) for name, value in vector.items()}
 
 
 class PredictionLog:
@@ -298,8 +315,7 @@ class PredictionLog:
         vectors = [msgspec.json.decode(text) for text in logged.column("vector").to_pylist()]
         made = logged.select(["request_id", "row", "release", "event_time", "output"])
         for field in contract.features:
-            dtype = pa.string() if field.dtype == "string" else pa.float32()
-            made = made.append_column(field.name, pa.array([v.get(field.name) for v in vectors], dtype))
+            made = made.append_column(field.name, feature_column(vectors, field))
         return made
 
     def unmatched(self, service: str) -> int:

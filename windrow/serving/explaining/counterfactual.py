@@ -110,7 +110,7 @@ class _Search:
 
     def _fewer(self, made: Frame) -> Frame:
         """Take back one change after the other, the cheapest to keep last, while the decision stays another."""
-        while True:
+        for _ in self._free:
             apart = self._apart(made)
             changed = [name for name in self._free if apart[name][0] > 0]
             tries = repeated(made, 0, max(1, len(changed)))
@@ -118,14 +118,15 @@ class _Search:
                 tries[name][at] = self._row[name][0]
             kept = [name for name, flips in zip(changed, self._flips(tries), strict=False) if flips]
             if not kept or len(changed) < 2:
-                return made
+                break
             back = max(kept, key=lambda name: apart[name][0])
             made = {**made, back: self._row[back]}
+        return made
 
     def _moved(self, made: Frame, name: str) -> Frame:
         """Move one number towards the row's own, as near as the decision stays another; looked for twice, by sixteenths."""
         own, theirs = float(self._row[name][0]), float(made[name][0])
-        if np.isnan(own):
+        if not np.isfinite(theirs - own):
             return made
         near, far = 0.0, 1.0
         for _ in range(2):
@@ -155,15 +156,16 @@ class _Search:
             if theirs.dtype == object:
                 found[name] = (theirs != own).astype(np.float64)
                 continue
-            gap = np.abs(theirs.astype(np.float64) - own) / self._units[name]
-            both = np.isnan(own) & np.isnan(theirs)
-            found[name] = np.where(both, 0.0, np.where(np.isnan(gap), 1.0, gap))  # to be known instead of missing
+            with np.errstate(invalid="ignore"):
+                gap = np.abs(theirs.astype(np.float64) - own) / self._units[name]
+            same = (theirs == own) | (np.isnan(own) & np.isnan(theirs))
+            found[name] = np.where(same, 0.0, np.where(np.isfinite(gap), gap, 1.0))  # known instead of missing
         return found
 
 
 def _unit(values: NDArray[Any]) -> float:
     """Return the median absolute deviation, or what there is where more than half of the values are one."""
-    known = values[~np.isnan(values)].astype(np.float64)
+    known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return 1.0
     return float(np.median(np.abs(known - np.median(known))) or known.std() or 1.0)

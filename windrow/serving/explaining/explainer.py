@@ -95,8 +95,10 @@ class Explainer:
         error = coming.exception()
         if error is None:
             self._done.put(key, coming.result(), seconds=_HOUR if isinstance(key, bytes) else _TICKET)
-        else:  # for a moment: whoever asks again with a ticket must hear of it
-            self._done.put(key, error if isinstance(error, RequestError) else _failed(), seconds=_FAILED)
+        else:
+            told = error if isinstance(error, RequestError) else _failed()
+            # For a moment: whoever asks again with a ticket must hear of it. What took too long would do so again.
+            self._done.put(key, told, seconds=_TICKET if told.status == 504 else _FAILED)
         self._coming.pop(key, None)
 
 
