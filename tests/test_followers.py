@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,26 @@ def test_a_stream_without_a_release_is_not_begun(empty: Settings, told: list[str
     followers.look_after(told.append)
     assert (processes_of(empty.home), told) == ({}, [])
     followers.end(time.monotonic())
+
+
+def test_a_store_that_does_not_answer_for_a_moment_ends_nothing(
+    empty: Settings, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windrow.followers._LOOK", 0.0)
+    released(empty)
+    followers = Followers(["tiny"], empty)
+    path = empty.home / "metadata.db"
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE deployments RENAME TO away")
+    for _ in range(3):
+        followers.look_after(told.append)
+    assert [line.partition(":")[0] for line in told] == ["the stream of 'tiny' has to wait"]
+    assert processes_of(empty.home) == {}
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE away RENAME TO deployments")
+    until(lambda: processes_of(empty.home) != {}, followers, told)
+    followers.ask_to_end()
+    followers.end(time.monotonic() + 5)
 
 
 def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(

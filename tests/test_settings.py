@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from windrow.clock import Clock
 from windrow.errors import SettingsError
 from windrow.settings import Settings
+from windrow.stores.engine import engine
+from windrow.stores.lake import Lake
+from windrow.stores.metadata import Metadata
 
 
 def test_the_defaults_are_beside_the_project() -> None:
@@ -94,6 +98,29 @@ def test_settings_that_are_shown_show_no_password(url: str) -> None:
     assert settings.online == settings.metadata == url
     assert "hunter2" not in repr(settings)
     assert repr(url.replace("hunter2", "***")) in repr(settings)
+
+
+@pytest.mark.parametrize("folder", ["what?", "50%41", "a#b", "a\x1bb"])
+def test_a_home_that_no_url_can_name_is_refused(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"has .* in its path.*Next: set WINDROW_HOME"):
+        Settings.read({"WINDROW_HOME": str(tmp_path / folder)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_home_may_have_spaces_and_letters_of_any_language(tmp_path: Path) -> None:
+    settings = Settings.read({"WINDROW_HOME": str(tmp_path / "my härd & 家 {x}")})
+    metadata = Metadata(settings.metadata)
+    assert metadata.access_keys() == []
+    metadata.close()
+    assert (settings.home / "metadata.db").is_file()
+    table = Lake(settings.lake).table("t")
+    table.append(pa.table({"x": [1]}))
+    assert table.scan(engine()).x.to_pyarrow().to_pylist() == [1]
+    assert [p.name for p in tmp_path.iterdir()] == [settings.home.name]
+
+
+def test_that_no_good_request_is_told_can_be_said() -> None:
+    assert Settings.read({"WINDROW_NOTE_EVERY": "0"}).note_every == 0
 
 
 @pytest.mark.parametrize("text", ["0.5", "0", "-1", "1e3", "nan", "many"])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from windrow.errors import WindrowError
 from windrow.serving.child import spawn
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
@@ -36,7 +37,7 @@ class Follower:
         self.log = settings.home / "service" / f"follow-{service}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._due = self._begun = 0.0
-        self._pause = _FIRST_PAUSE
+        self._pause, self._trouble = _FIRST_PAUSE, ""
 
     def look_after(self, metadata: Metadata, tell: Tell) -> None:
         """Begin it where it is time to and there is a release; say so when it has ended."""
@@ -44,7 +45,7 @@ class Follower:
         if self._process is None:
             if now >= self._due:
                 self._due = now + _LOOK
-                if metadata.live(self.service) is not None:
+                if self._released(metadata, tell):
                     self._begin()
         elif self._process.poll() is not None:
             code, self._process = self._process.returncode, None
@@ -65,6 +66,17 @@ class Follower:
             self._process.wait(timeout=max(0.1, deadline - time.monotonic()))
         self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def _released(self, metadata: Metadata, tell: Tell) -> bool:
+        """Return whether there is a release; a store that does not answer for a moment ends nothing."""
+        try:
+            found, trouble = metadata.live(self.service) is not None, ""
+        except WindrowError as error:
+            found, trouble = False, error.message
+        if trouble and trouble != self._trouble:
+            tell(f"the stream of {self.service!r} has to wait: {trouble}")
+        self._trouble = trouble
+        return found
 
     def _begin(self) -> None:
         environ = {**os.environ, **self._settings.environ()}

@@ -109,7 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _refuse_unknown(given)
         name = checked(given.get("ENV", ""))
         given |= {place: placed(given[place], name, setting=_PREFIX + place) for place in _PLACES if place in given}
-        home = Path(given.get("HOME", placed(".windrow", name, setting="WINDROW_HOME"))).absolute()
+        home = _home(given.get("HOME", placed(".windrow", name, setting="WINDROW_HOME")))
         whole = cls(
             home=home,
             data=Path(given.get("DATA", "data")).absolute(),
@@ -129,7 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
             insecure=_flag(given, "INSECURE"),
-            note_every=_whole(given, "NOTE_EVERY", 0),
+            note_every=0 if given.get("NOTE_EVERY") == "0" else _whole(given, "NOTE_EVERY", 0),
             tls_cert=_file(given, "TLS_CERT"),
             tls_key=_file(given, "TLS_KEY"),
         )
@@ -174,7 +174,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         values |= {"LOG_BACKLOG": self.log_backlog, "LOG_FULL": self.log_full, "LOG_SYNC": int(self.log_sync)}
         values |= {"KEEP_RELEASES": self.keep_releases, "SINK_POSTGRES": self.sink_postgres}
         values |= {"INSECURE": int(self.insecure), "TLS_CERT": self.tls_cert, "TLS_KEY": self.tls_key}
-        values |= {"NOTE_EVERY": self.note_every or ""}
+        values |= {"NOTE_EVERY": self.note_every}
         values |= {"BRANCH": "", "ENV": self.env, **{name: template(str(values[name]), self.env) for name in _PLACES}}
         return {_PREFIX + name: str(value) for name, value in values.items()}
 
@@ -188,6 +188,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f"cannot make the folder {path}: {error.strerror}", next_step="set WINDROW_HOME to a writable folder"
             ) from error
         return path
+
+
+def _home(text: str) -> Path:
+    home = Path(text).absolute()
+    odd = sorted({character for character in str(home) if character in "?#%" or not character.isprintable()})
+    if odd:
+        raise SettingsError(
+            f"the home {str(home)!r} has {listed(odd)} in its path: its stores are named by URLs, where that means something else",
+            next_step="set WINDROW_HOME to a folder without it",
+        )
+    return home
 
 
 def _number(given: Mapping[str, str], name: str, default: float) -> float:

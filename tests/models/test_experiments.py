@@ -160,6 +160,25 @@ def test_equal_artefacts_are_not_compared(place: Place, settings: Settings) -> N
         place.start(arms=weighed({"new": ("fraud-1", 0.5)}))
 
 
+def test_a_shadow_is_given_once() -> None:
+    with pytest.raises(DeclarationError, match="has the shadow 'fraud-2' 2 times. Next: give each shadow once"):
+        plan(shadows=("fraud-2", "fraud-3", "fraud-2"))
+
+
+@pytest.mark.parametrize("facts", [{}, {"arms": weighed({}), "shadows": ("fraud-2",)}], ids=["arm", "shadow"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_damaged_release_is_not_tried(place: Place, facts: dict[str, Any], damage: str) -> None:
+    folder = place.registry.path("fraud-2")
+    if damage == "gone":
+        shutil.rmtree(folder)
+    else:
+        file = max((p for p in folder.iterdir() if "model" in p.name), key=lambda p: p.stat().st_size)
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelError, match="fraud-2"):
+        place.start(**facts)
+    assert place.experiments.list("fraud") == []
+
+
 def test_a_shadow_may_be_an_arm_too(place: Place) -> None:
     assert place.start(shadows=("fraud-2",)).releases == ("fraud-2",)
 

@@ -233,6 +233,20 @@ def test_an_arrow_stream_cut_anywhere_is_answered_as_far_as_it_came(fraud: Calle
     assert (last["line"], last["ended"], last["problem"]) == (1000, True, "urn:windrow:problem:broken-arrow")
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["at once", "in pieces"])
+def test_what_follows_the_end_of_an_arrow_stream_is_not_left_out_in_silence(fraud: Caller, together: bool) -> None:
+    body = arrow(pa.Table.from_pylist([GOOD] * 3))
+    sent: dict[str, Any] = {"body": body + body} if together else {"body": b"", "chunks": [body, body]}
+    *rows, last = table(fraud, **sent).to_pylist()
+    assert [row["problem"] for row in rows] == [None] * 3
+    assert (last["line"], last["ended"], last["problem"]) == (3, True, "urn:windrow:problem:after-the-end")
+
+
+def test_a_stream_says_that_it_explains_nothing(fraud: Caller) -> None:
+    answer = fraud("POST", "/v1/fraud/batch?explain=shap", ndjson([GOOD]), kind=NDJSON)
+    assert (answer.status, answer.json["type"]) == (400, "urn:windrow:problem:not-explained-here")
+
+
 @pytest.mark.parametrize(
     ("made", "options", "problem"),
     [

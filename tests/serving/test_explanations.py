@@ -127,6 +127,8 @@ def test_the_kind_is_shap_and_the_row_the_first_where_nothing_else_is_asked(expl
         ("nope-1/explanation?kind=", 400, "unknown-kind", "use one of 'anchor', 'counterfactual', 'shap'"),
         ("nope-1/explanation?row=-1", 400, "no-row", "ask for row=0"),
         ("%FF%00/explanation?row=x", 400, "no-row", "ask for row=0"),
+        ("%00/explanation", 404, "unknown-request", "copy the request_id of an answer"),
+        ("\x00/explanation", 404, "unknown-request", "copy the request_id of an answer"),
         ("a" * 5000 + "/explanation", 404, "unknown-request", "copy the request_id of an answer"),
     ],
 )

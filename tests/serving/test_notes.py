@@ -53,6 +53,12 @@ def test_a_line_says_why_it_is_there(status: int, seconds: float, why: str) -> N
     assert [line["why"] for line in lines(out)] == [why]
 
 
+def test_a_ticket_for_what_is_still_to_come_is_a_good_request() -> None:
+    out = io.StringIO()
+    Notes(out=out).take("r", "fraud", "explain", 202, 0.5, budget_ms=None)
+    assert lines(out) == []
+
+
 def test_one_in_so_many_good_requests_is_told() -> None:
     out = io.StringIO()
     notes = Notes(10, out=out)

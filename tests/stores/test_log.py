@@ -305,7 +305,9 @@ def test_an_infinite_number_in_a_vector_stays_what_it_is(folder: Path, log: Pred
     fields = (Field("x", "float64"), Field("plan", "string"))
     contract = Contract(view="v", spine="s", request=(), optional=(), lookups=(), on_demand=(), features=fields)
     with LogWriter(folder, "w") as writer:
-        writer.append([prediction(i, vector={"x": x, "plan": "Infinity"}) for i, x in enumerate((math.inf, -math.inf, 0.5))])
+        writer.append(
+            [prediction(i, vector={"x": x, "plan": "Infinity"}) for i, x in enumerate((math.inf, -math.inf, 0.5))]
+        )
     commit(folder, log.lake)
     made = log.vectors("churn", contract)
     assert made.column("x").to_pylist() == [math.inf, -math.inf, 0.5]

@@ -177,7 +177,8 @@ class Limbs(NamedTuple):
 
 
 def _limbs(values: Floats) -> tuple[tuple[Ints, int], ...]:
-    bits, parts, rest = len(values).bit_length(), [], values
+    bits, rest = len(values).bit_length(), values
+    parts: list[tuple[Ints, int]] = []
     while rest.any() or not parts:
         # Whole multiples of a power of two, small enough that no running total overflows.
         _, exponent = np.frexp(np.abs(rest).max(initial=0.0))

@@ -272,6 +272,14 @@ def _check_arms(arms: Sequence[Arm], shadows: Sequence[str], where: str) -> None
             raise DeclarationError(f"{where}: arm {arm.name!r} has no release", next_step="name its release")
     if len(arms) == 1 and not shadows:
         raise DeclarationError(f"{where} tries nothing", next_step="give it an arm besides golden, or a shadow")
+    _check_weights(arms, where)
+    for release in shadows:
+        if shadows.count(release) > 1:
+            step = "give each shadow once"
+            raise DeclarationError(f"{where} has the shadow {release!r} {shadows.count(release)} times", next_step=step)
+
+
+def _check_weights(arms: Sequence[Arm], where: str) -> None:
     for arm in [*arms[1:], arms[0]]:  # golden's may be what the others leave: theirs are judged first
         if not (math.isfinite(arm.weight) and arm.weight >= 0):
             step = (

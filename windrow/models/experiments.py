@@ -40,7 +40,8 @@ class Experiments:
         NotFoundError
             If there is no such service or release, or none is live.
         ModelError
-            If a release does not fit the requests, or two of them are equal artefacts.
+            If a release does not fit the requests, two of them are equal artefacts, or one's files are missing, were
+            changed or do not answer as they did when they were released.
         DeclarationError
             If the service has an experiment of this name, its layer has no room or other units, or the unit is no
             key of a request.
@@ -50,6 +51,8 @@ class Experiments:
         golden = self._golden(plan.service)
         check_releases(plan, golden, self._named(plan))
         check_unit(plan, golden)
+        for id in plan.releases:
+            self._registry.load(id).replay_golden()
         now = time.time_ns() // 1000
         made = replace(plan, buckets=_room(plan, known), started_at=now, changed_at=now, stopped_at=None)
         self._record(made, "experiment started", after=number)

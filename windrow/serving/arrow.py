@@ -70,7 +70,7 @@ class Batches:
 
     def __init__(self) -> None:
         self._arrived = bytearray()
-        self._schema, self._ended = b"", False
+        self._schema, self._ended, self._more = b"", False, False
         self._batches: deque[Iterator[dict[str, Any]]] = deque()
         self._count = 0
         self._sink = _Sink()
@@ -79,6 +79,7 @@ class Batches:
     def feed(self, data: bytes) -> None:
         """Take what has arrived; raise `RequestError` for what is not an Arrow stream of plain columns."""
         if self._ended:
+            self._more = self._more or bool(data)
             return
         self._arrived += data
         try:
@@ -97,7 +98,9 @@ class Batches:
             raise _not_arrow() from None
 
     def finish(self) -> None:
-        """Raise `RequestError` if a message is not whole, or nothing came at all."""
+        """Raise `RequestError` if a message is not whole, nothing came at all, or more came than the stream."""
+        if self._more:
+            raise _after_the_end()
         if self._arrived or not self._schema:
             raise _not_arrow()
 
@@ -137,7 +140,7 @@ class Batches:
         if mark != _MARK:
             raise _not_arrow()
         if length == 0:
-            self._ended = True
+            self._ended, self._more = True, len(arrived) > 8
             arrived.clear()
             return None
         if length > MAX_MESSAGE:
@@ -299,6 +302,11 @@ def _refused(what: str, next_step: str) -> RequestError:
 def _not_arrow() -> RequestError:
     step = "send what pyarrow.ipc.new_stream writes: one schema, then record batches"
     return RequestError(400, "broken-arrow", "The body is not an Arrow IPC stream, or not all of it", next_step=step)
+
+
+def _after_the_end() -> RequestError:
+    step = "send each stream as a request of its own"
+    return RequestError(400, "after-the-end", "The body goes on after the end of its Arrow stream", next_step=step)
 
 
 def _too_large() -> RequestError:

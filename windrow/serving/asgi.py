@@ -224,6 +224,7 @@ class WindrowMiddleware:
         if worker.admission.full:
             return self._turned_away(name, "batch", worker.plane.new_id())
         try:
+            answering.refuse_kinds(scope.get("query_string", b""))
             await worker.bulk.answer(name, scope, receive, send)
         except RequestError as error:  # before the answer began: later ones are told in the stream
             reply = self._failed(name, error, worker.plane.new_id())

@@ -14,6 +14,7 @@ import msgspec
 MOST = 20.0  # lines a second, so that a bad hour fills no disk; what is left out is counted in the next line
 _BURST = 100.0
 _SERVER = 500  # from this status on it is not the caller's fault
+_REFUSED = 400
 _AWAY = (429, 503)
 _encode = msgspec.json.Encoder().encode
 
@@ -72,7 +73,7 @@ class Notes:
     ) -> None:
         """Write a line if the request deserves one and there is room for it."""
         slow = budget_ms is not None and seconds * 1000 > budget_ms
-        if status == 200 and not slow:
+        if status < _REFUSED and not slow:
             self._good += 1
             if not self._every or self._good % self._every:
                 return
@@ -100,6 +101,6 @@ def _why(status: int, *, slow: bool) -> str:
         return "turned-away"
     if status >= _SERVER:
         return "failed"
-    if status != 200:
+    if status >= _REFUSED:
         return "refused"
     return "slow" if slow else "sampled"

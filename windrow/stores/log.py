@@ -21,7 +21,8 @@ from windrow.stores.segments import MAGIC, SegmentId, frame, frames, read_segmen
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from windrow.features.contract import Contract, Field
+    from windrow.features.contract import Contract
+    from windrow.schema import Field
     from windrow.stores.lake import Lake
 
 _HEAD = len(frame(b""))
@@ -309,8 +310,6 @@ class PredictionLog:
             for missing) or string; null where a release did not have the feature. Answers that a batch run
             had made before are left out: they were given without a vector.
         """
-        import pyarrow as pa
-
         logged = with_vector(self.table(service))
         vectors = [msgspec.json.decode(text) for text in logged.column("vector").to_pylist()]
         made = logged.select(["request_id", "row", "release", "event_time", "output"])

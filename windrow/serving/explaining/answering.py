@@ -13,7 +13,7 @@ from windrow.errors import RequestError
 from windrow.models.release import EXPLAIN_MS
 from windrow.serving.answers import encode, problem
 from windrow.serving.explaining.explainer import Explainer
-from windrow.serving.explaining.messages import checked_kind, explainable
+from windrow.serving.explaining.messages import checked_kind, explainable, unknown_request
 from windrow.stores.log import LogRecord
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 16
 RETRY_AFTER = 1
+_LONGEST_ID = 200
 _ROW = re.compile(r"\d{1,9}")
 
 
@@ -98,6 +99,8 @@ async def logged(
         the explanation itself raises.
     """
     kind, row = _of_query(query)
+    if len(request_id) > _LONGEST_ID or not request_id.isprintable():
+        raise unknown_request()  # not every store of a log can be asked about such text
     ticket = Said(202, encode(_ticket(request_id, kind, row)))
     found = await explainer.logged(request_id, row, until=begun + EXPLAIN_MS / 1000)
     if found is None:
@@ -123,6 +126,18 @@ def asked_kinds(query: bytes) -> tuple[str, ...]:
         return ()
     asked = parse_qs(query.decode("ascii", "replace"), keep_blank_values=True).get("explain", [])
     return tuple(dict.fromkeys(checked_kind(kind) for text in asked for kind in text.split(",")))
+
+
+def refuse_kinds(query: bytes) -> None:
+    """Raise 400 where a query asks for explanations that its route does not give."""
+    if asked_kinds(query):
+        raise RequestError(
+            400,
+            "not-explained-here",
+            "Rows of a stream are answered without explanations",
+            where="query",
+            next_step="leave out explain=, and ask for single rows later, at /v1/requests/{id}/explanation",
+        )
 
 
 def seconds_of(services: Mapping[str, LiveService], release: str) -> float:

@@ -16,7 +16,7 @@ import msgspec
 from windrow.errors import NotFoundError, RequestError, WindrowError
 from windrow.models.registry import Registry
 from windrow.serving.explaining.explain import Explaining
-from windrow.serving.explaining.messages import Logged, Problem, Question, Reply, checked_kind, chosen
+from windrow.serving.explaining.messages import Logged, Problem, Question, Reply, checked_kind, chosen, unknown_request
 from windrow.settings import Settings
 from windrow.stores.log import LogRecord, records
 from windrow.stores.metadata import Metadata
@@ -72,7 +72,10 @@ class Answering:
 
     def _found(self, request_id: str, row: int) -> Logged:
         found = [record for _, record in records(self._settings.home / "log") if record.request_id == request_id]
-        return chosen(found, row) or chosen(self._committed(request_id), row) or _nowhere()
+        logged = chosen(found, row) or chosen(self._committed(request_id), row)
+        if logged is None:
+            raise unknown_request()
+        return logged
 
     def _committed(self, request_id: str) -> list[LogRecord]:
         try:
@@ -99,16 +102,6 @@ def _in_lake(settings: Settings, request_id: str, services: Iterable[str]) -> It
             for found in wanted.select("kind", "row", "release", "vector", "status", "error").to_pyarrow().to_pylist():
                 vector = msgspec.json.decode(found.pop("vector"))
                 yield LogRecord(request_id=request_id, service="", vector=vector, **found)
-
-
-def _nowhere() -> Logged:
-    raise RequestError(
-        404,
-        "unknown-request",
-        "The log has no request of this id",
-        where="path",
-        next_step="copy the request_id of an answer",
-    )
 
 
 def _not_installed(error: ImportError) -> Problem:

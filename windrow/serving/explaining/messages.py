@@ -113,6 +113,17 @@ def chosen(found: Iterable[LogRecord], row: int) -> Logged | None:
     return explainable(answered[row]) if answered else None
 
 
+def unknown_request() -> RequestError:
+    """Return the error of an id that no logged request has."""
+    return RequestError(
+        404,
+        "unknown-request",
+        "The log has no request of this id",
+        where="path",
+        next_step="copy the request_id of an answer",
+    )
+
+
 def explainable(record: LogRecord) -> Logged:
     """Return what an explanation needs of a logged prediction.
 
