@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from tests.models.lineage_world import release
+from tests.redis_server import redis_server
 from windrow.cli import run
 from windrow.discover import services
 from windrow.doctor import Finding, examine
+from windrow.errors import WindrowError
 from windrow.models.graph import load_graph
 from windrow.models.release import encode_release
 from windrow.settings import Settings
 from windrow.stores.metadata import Metadata
+from windrow.stores.servers import answering
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +57,29 @@ def test_a_home_that_cannot_be_written_is_told_with_the_next_step(
     found = _by_part(examine(Settings.read()))["settings"]
     assert not found.holds
     assert "WINDROW_HOME" in found.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "says"),
+    [
+        ("STREAMS", "http://127.0.0.1:1/x", "WINDROW_STREAMS is no URL of a Redis server"),
+        ("STREAMS", "redis://:hunter2@127.0.0.1:1/0", "the server of WINDROW_STREAMS does not answer"),
+        ("CACHE", "nope", "WINDROW_CACHE is no URL of a Redis server"),
+        ("CACHE", "redis://127.0.0.1/prod", "the database in WINDROW_CACHE is no number"),
+        ("SINK_POSTGRES", "postgresql://u:hunter2@127.0.0.1:1/x", "the sink cannot be asked"),
+    ],
+)
+def test_a_server_that_is_named_and_not_there_is_told(name: str, url: str, says: str) -> None:
+    with pytest.raises(WindrowError, match=says) as caught:
+        answering(Settings.read({f"WINDROW_{name}": url}))
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.next_step
+
+
+def test_a_server_that_answers_holds(house: Settings) -> None:
+    with redis_server() as server:
+        named = {"WINDROW_STREAMS": server.url, "WINDROW_CACHE": server.socket_url + "&namespace=prod"}
+        assert answering(Settings.read(named)) == ["WINDROW_STREAMS", "WINDROW_CACHE"]
 
 
 def test_one_broken_part_does_not_hide_the_others(house: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -388,6 +388,13 @@ def _streams(patient: _Patient) -> str:
     return f"an event sent twice arrived once, online after {seconds:.2f} s and in the lake"
 
 
+def _servers(patient: _Patient) -> str:
+    from windrow.stores.servers import answering
+
+    named = answering(patient.settings)
+    return f"those of {', '.join(named)} answer" if named else "none besides the stores is named"
+
+
 def _releases(patient: _Patient) -> str:
     from windrow.models.registry import Registry
     from windrow.stores.metadata import Metadata
@@ -430,6 +437,7 @@ _PROOFS: dict[str, _Proof] = {
     "lake": _lake,
     "online store": _online,
     "metadata": _metadata,
+    "servers": _servers,
     "model runtime": _runtime,
     "releases": _releases,
     "prediction log": _log,
