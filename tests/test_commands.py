@@ -348,8 +348,15 @@ def test_an_entity_is_forgotten_once_and_only_when_it_is_meant(project: Path) ->
 
 
 def test_forgetting_what_is_not_declared_offers_the_closest(project: Path) -> None:
-    done = _command(project, "forget", "shopp", "7", "--yes")
-    assert (done.returncode, "did you mean 'shop'" in done.stderr) == (2, True)
+    for more in (["--yes"], []):  # also before anything is asked
+        done = _command(project, "forget", "shopp", "7", *more)
+        assert (done.returncode, "did you mean 'shop'" in done.stderr, "Erase" in done.stderr) == (2, True, False)
+
+
+def test_experiments_of_a_service_that_is_not_there_are_not_none(project: Path) -> None:
+    done = _command(project, "experiment", "list", "bakary")
+    assert (done.returncode, "did you mean 'bakery'" in done.stderr) == (1, True)
+    assert _json(project, "experiment", "list", "bakery") == []
 
 
 def test_a_model_file_is_onboarded_and_can_be_promoted(project: Path) -> None:

@@ -237,7 +237,8 @@ def _whole(given: Mapping[str, str], name: str, default: int) -> int:
     # Half a release is none, and with room for no byte every event would be refused.
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
         raise SettingsError(
-            f"{_PREFIX}{name} is {text!r}", next_step=f"write a whole number above 0, such as {default or 100}"
+            f"{_PREFIX}{name} is {text!r}",
+            next_step=f"write a whole number above 0, of 18 digits at most, such as {default or 100}",
         )
     return int(text)
 

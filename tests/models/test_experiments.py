@@ -12,6 +12,7 @@ import pytest
 
 from tests.serving import world
 from tests.serving.conftest import settings_in
+from windrow.commands.promote import say_compared
 from windrow.errors import DeclarationError, ModelError, NotFoundError, StoreError, UnknownNameError
 from windrow.models.experiment import Arm, Experiment, misfit, same_artefact, weighed
 from windrow.models.experiments import Experiments, newest
@@ -149,6 +150,8 @@ def test_weights_are_changed_for_arms_that_are_there(place: Place) -> None:
 def test_the_unit_is_made_of_entity_keys_of_a_request(place: Place) -> None:
     with pytest.raises(UnknownNameError, match="no entity key 'amount'. It has 'card_id', 'request'"):
         place.start(unit=("amount",))
+    with pytest.raises(DeclarationError, match="each request is a unit of its own. Next: give 'request' alone"):
+        place.start(unit=("card_id", "request"))
 
 
 def test_equal_artefacts_are_not_compared(place: Place, settings: Settings) -> None:
@@ -240,3 +243,17 @@ def test_a_feature_group_version_is_kept_while_an_experiment_needs_it(place: Pla
     assert kept() == {"card_v1", "card_v2", "card_v3"}
     place.experiments.stop("fraud", "trial")
     assert kept() == {"card_v1", "card_v3"}
+
+
+def test_who_makes_an_arm_live_is_told_that_nothing_is_compared_any_more(
+    place: Place, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WINDROW_HOME", str(settings.home))
+    place.start("over", layer="other", arms=weighed({"new": ("fraud-2", 0.5)}))
+    place.experiments.stop("fraud", "over")
+    place.start()
+    for release in ("fraud-1", "fraud-2"):
+        say_compared("fraud", release, as_json=False)
+    assert " ".join(capsys.readouterr().out.split()) == (
+        "Experiment trial compares fraud-2 with itself from now on. Next: windrow experiment stop fraud trial"
+    )

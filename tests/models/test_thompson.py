@@ -98,3 +98,9 @@ def test_the_weights_are_weights_of_an_experiment() -> None:
 def test_a_floor_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(DeclarationError, match="3 arms cannot each get 0.4 at least. Next: give a floor below 0.33"):
         thompson_weights({name: Rewards(1, 2) for name in "abc"}, floor=0.4)
+
+
+@pytest.mark.parametrize("floor", [-1.0, float("nan")])
+def test_a_floor_that_is_no_share_is_refused(floor: float) -> None:
+    with pytest.raises(DeclarationError, match="the floor is .*Next: give a share from 0 up"):
+        thompson_weights({name: Rewards(1, 2) for name in "abc"}, floor=floor)

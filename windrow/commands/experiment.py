@@ -130,7 +130,8 @@ def _stop(service: str, name: str, *, reason: str, as_json: bool) -> None:
 @click.argument("service", metavar="[SERVICE]", required=False)
 def _list(service: str | None, *, as_json: bool) -> None:
     """List experiments, the running ones and the stopped ones, in the order in which they were started."""
-    rows = [_row(one) for one in _experiments().list(service)]
+    experiments = _experiments()
+    rows = [_row(one) for one in (experiments.list() if service is None else experiments.of_service(service))]
     show(
         rows, as_json=as_json, title="Experiments", empty="None yet. Next: windrow experiment start SERVICE NAME --help"
     )

@@ -10,7 +10,9 @@ from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, say, show, show_json
 
 if TYPE_CHECKING:
-    from windrow.stores.forgetting.forget import Forgotten
+    from windrow.settings import Settings
+    from windrow.stores.forgetting.erasure import Values
+    from windrow.stores.forgetting.forget import Forgotten, Places
 
 
 @declare("windrow forget customer 7590-VHVEG --dry-run\nwindrow forget card 4021 --yes --json")
@@ -26,31 +28,35 @@ def command(entity: str, key: tuple[str, ...], *, dry_run: bool, yes: bool, as_j
     the key stays. Models that learned from it, aggregates of other entities, backups and the files that
     sources are read from are not touched.
     """
+    from windrow.settings import Settings
+    from windrow.stores.forgetting.forget import forget, look
+    from windrow.stores.metadata import Metadata
+
+    settings = Settings.read()
+    with progress("reading the project"):
+        one, where = _meant(entity, key, settings)
     if dry_run:
         with progress(f"looking for the {entity}"):
-            found = _run(entity, key, erase=False)
+            found = look(one, where, settings)
     else:
         # Programs have no one to answer: they say --yes.
         if not yes:
             click.confirm(f"Erase this {entity} everywhere? It cannot be taken back", abort=True, err=True)
         with progress(f"erasing the {entity}"):
-            found = _run(entity, key, erase=True)
+            found = forget(one, where, settings, Metadata(settings.metadata))
     _tell(found, dry_run=dry_run, as_json=as_json)
 
 
-def _run(name: str, given: tuple[str, ...], *, erase: bool) -> Forgotten:
+def _meant(name: str, given: tuple[str, ...], settings: Settings) -> tuple[Values, Places]:
+    """Return whom somebody means, and where they may be; nothing is asked before both are known."""
     from windrow.discover import groups, services
     from windrow.models.places import entity, places
-    from windrow.settings import Settings
-    from windrow.stores.forgetting.forget import forget, look, typed_key
-    from windrow.stores.metadata import Metadata
+    from windrow.stores.forgetting.forget import typed_key
 
-    settings = Settings.read()
     found = services(project=settings.project)
     declared = groups(found.values())
     one = entity(name, declared)
-    key, where = typed_key(one, given), places(one, found.values(), declared)
-    return forget(key, where, settings, Metadata(settings.metadata)) if erase else look(key, where, settings)
+    return typed_key(one, given), places(one, found.values(), declared)
 
 
 def _tell(found: Forgotten, *, dry_run: bool, as_json: bool) -> None:

@@ -43,6 +43,7 @@ def command(service: str, release: str, *, reason: str, override: str | None, by
     if as_json:
         show_json({"service": service, "live": release, "before": before, "override": signed})
     _say(service, release, before, as_json=as_json)
+    say_compared(service, release, as_json=as_json)
     if override and before != release and not as_json:
         say(
             f"Signed by {by}: {'; '.join(signed.objections)}." if signed else "No rule was in the way: nothing to sign."
@@ -54,6 +55,18 @@ def _say(service: str, release: str, before: str | None, *, as_json: bool) -> No
         say(f"{release} is live already: nothing was changed.", as_json=as_json)
     else:
         say(f"{release} answers for {service} now (before: {before or 'none'}).", as_json=as_json)
+
+
+def say_compared(service: str, live: str, *, as_json: bool) -> None:
+    """Say which running experiments compare the live release with itself now: nobody can learn from them."""
+    from windrow.models.experiments import newest
+    from windrow.settings import Settings
+    from windrow.stores.metadata import Metadata
+
+    for one in newest(Metadata(Settings.read().metadata), service).values():
+        if one.running and live in one.releases:
+            told = f"Experiment {one.name} compares {live} with itself from now on. Next: windrow experiment stop {service} {one.name}"
+            say(told, style="yellow", as_json=as_json)
 
 
 def signed_by(override: str | None, by: str | None) -> Override | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from windrow.commands.promote import registry_of, signature, signed_by
+from windrow.commands.promote import registry_of, say_compared, signature, signed_by
 from windrow.commands.screen import command as declare
 from windrow.commands.screen import progress, say, show_json
 
@@ -26,3 +26,4 @@ def command(service: str, *, reason: str, override: str | None, by: str | None, 
     if as_json:
         show_json({"service": service, "live": live.id, "before": left})
     say(f"{live.id} answers for {service} again (before: {left}).", as_json=as_json)
+    say_compared(service, live.id, as_json=as_json)

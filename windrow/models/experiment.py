@@ -246,6 +246,11 @@ def check_releases(experiment: Experiment, golden: Release, named: Mapping[str, 
 def check_unit(experiment: Experiment, golden: Release) -> None:
     """Raise `UnknownNameError` unless the unit is made of entity keys of golden's requests."""
     keys = dict.fromkeys(name for lookup in golden.contract.lookups for name in lookup.fields)
+    if BY_REQUEST in experiment.unit and not experiment.by_request:
+        raise DeclarationError(
+            f"the unit of experiment {experiment.name!r} is {listed(experiment.unit)}: each request is a unit of its own",
+            next_step=f"give {BY_REQUEST!r} alone, or entity keys alone",
+        )
     for name in () if experiment.by_request else experiment.unit:
         if name not in keys:
             where = f"a request to service {experiment.service!r}"

@@ -103,6 +103,11 @@ class Experiments:
         """Return every experiment as it is now, in the order in which they were started."""
         return list(newest(self._metadata, service).values())
 
+    def of_service(self, service: str) -> Sequence[Experiment]:
+        """Return those of one service; raise `NotFoundError` if it was never released."""
+        self._check_service(service)
+        return self.list(service)
+
     def history(self, service: str, name: str) -> Sequence[Experiment]:
         """Return every state of one experiment, oldest first."""
         return [_read(row.document) for row in self._metadata.experiments(service, name=name)]

@@ -54,6 +54,8 @@ def thompson_weights(rewards: Mapping[str, Rewards], *, floor: float = FLOOR, se
     Traceback (most recent call last):
     windrow.errors.DeclarationError: 2 arms cannot each get 0.5 at least. Next: give a floor below 0.5.
     """
+    if not floor >= 0:
+        raise DeclarationError(f"the floor is {floor:g}", next_step="give a share from 0 up, such as 0.02")
     if not 0 <= floor * len(rewards) < 1:
         raise DeclarationError(
             f"{len(rewards)} arms cannot each get {floor:g} at least",

@@ -125,16 +125,17 @@ class WindrowMiddleware:
         return await self._page(path, scope, receive)
 
     async def _page(self, path: str, scope: Scope, receive: Receive) -> Reply:
-        method = scope["method"]
+        method, people = scope["method"], for_people(scope)
         if path in (LOGIN, LOGOUT):
             return await self._signing(path, scope, receive)
         if path.startswith("/ui/reports/") and method in ("GET", "HEAD"):
-            return await asyncio.to_thread(self._read, method, lambda: self._report(path))
+            return await asyncio.to_thread(self._read, method, lambda: self._report(path), people=people)
         if path.startswith(_CARDS):
             id = path.removeprefix(_CARDS)
-            return await asyncio.to_thread(self._read, method, lambda: Reply(200, self._worker.card(id), HTML))
+            return await asyncio.to_thread(self._read, method, lambda: self._card(id), people=people)
         if path == "/ui/lineage":
-            return await asyncio.to_thread(self._read, method, lambda: self._lineage(scope.get("query_string", b"")))
+            asked = scope.get("query_string", b"")
+            return await asyncio.to_thread(self._read, method, lambda: self._lineage(asked), people=people)
         if path == READY:
             told = GRANT in scope
             await self._worker.rehearse()
@@ -144,7 +145,7 @@ class WindrowMiddleware:
         if path.startswith("/ui/") and path.count("/") == 2 and path != "/ui/":
             return await self._service_page(path.removeprefix("/ui/"), scope, receive)
         page = self._pages.get(path)
-        return self._read(method, page) if page else self._read("GET", _nothing_here)
+        return self._read(method, page) if page else self._read("GET", _nothing_here, people=people)
 
     async def _service_page(self, name: str, scope: Scope, receive: Receive) -> Reply:
         method = scope["method"]
@@ -291,7 +292,10 @@ class WindrowMiddleware:
         self._observe(name, action, told.status, 0.0, request_id)
         return _unanswered(told, request_id)
 
-    def _read(self, method: str, page: Callable[[], Reply]) -> Reply:
+    def _card(self, id: str) -> Reply:
+        return Reply(200, self._worker.card(id), HTML)
+
+    def _read(self, method: str, page: Callable[[], Reply], *, people: bool = False) -> Reply:
         if method not in ("GET", "HEAD"):
             return self._not_allowed(b"GET, HEAD")
         request_id = self._worker.plane.new_id()
@@ -299,7 +303,7 @@ class WindrowMiddleware:
             return page()
         except Exception as error:  # noqa: BLE001 - as for predictions: a problem, and the traceback in our own log
             told = _told(error, request_id)
-            return Reply(told.status, problem(told, request_id), _PROBLEM)
+            return problem_page(told) if people else Reply(told.status, problem(told, request_id), _PROBLEM)
 
     def _not_allowed(self, allow: bytes) -> Reply:
         methods = allow.decode()
