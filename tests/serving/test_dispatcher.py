@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -45,9 +46,9 @@ class Rig(Caller):
             self.act(lambda known, n=name, f=facts: known.start(plan(n, **f)))
         self.wait()
 
-    def act(self, change: Any) -> None:
+    def act(self, change: Any, releases: Path | None = None) -> None:
         metadata = Metadata(self.worker.settings.metadata)
-        change(Experiments(metadata, Registry(metadata, self.worker.settings.folder("releases"))))
+        change(Experiments(metadata, Registry(metadata, releases or self.worker.settings.folder("releases"))))
         metadata.close()
 
     def wait(self) -> None:
@@ -239,9 +240,11 @@ def test_every_request_is_in_the_experiment_whose_unit_is_the_request(rig: Rig) 
     assert len({row["arms"]["trial"] for row in rows}) == 1
 
 
-def test_a_challenger_that_cannot_be_loaded_pauses_its_experiment_and_golden_answers(rig: Rig) -> None:
-    (rig.worker.settings.home / "releases" / "fraud-2" / "model.onnx").write_bytes(b"changed")
-    rig.act(lambda known: known.start(plan("trial")))
+def test_a_challenger_that_cannot_be_loaded_pauses_its_experiment_and_golden_answers(rig: Rig, tmp_path: Path) -> None:
+    here, elsewhere = rig.worker.settings.home / "releases", tmp_path / "elsewhere"
+    shutil.copytree(here, elsewhere)  # whole on the machine that starts the experiment, and not on the worker's
+    (here / "fraud-2" / "model.onnx").write_bytes(b"changed")
+    rig.act(lambda known: known.start(plan("trial")), elsewhere)
     eventually(lambda: rig.worker.live.paused)
     assert "model.onnx is not the file that was released" in rig.worker.live.paused["fraud/trial"]
     assert rig.worker.live.ready
