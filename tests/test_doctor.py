@@ -64,6 +64,7 @@ def test_a_home_that_cannot_be_written_is_told_with_the_next_step(
     [
         ("STREAMS", "http://127.0.0.1:1/x", "WINDROW_STREAMS is no URL of a Redis server"),
         ("STREAMS", "redis://:hunter2@127.0.0.1:1/0", "the server of WINDROW_STREAMS does not answer"),
+        ("STREAMS", "redis://user:hunter2/0", "WINDROW_STREAMS is no URL of a Redis server"),
         ("CACHE", "nope", "WINDROW_CACHE is no URL of a Redis server"),
         ("CACHE", "redis://127.0.0.1/prod", "the database in WINDROW_CACHE is no number"),
         ("SINK_POSTGRES", "postgresql://u:hunter2@127.0.0.1:1/x", "the sink cannot be asked"),

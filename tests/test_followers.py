@@ -42,6 +42,14 @@ def until(done: Callable[[], bool], followers: Followers, told: list[str]) -> No
         time.sleep(0.05)
 
 
+def begun_and_ended(followers: Followers, settings: Settings, told: list[str]) -> None:
+    """Wait until one is begun, and end it: nothing of it stays."""
+    until(lambda: processes_of(settings.home) != {}, followers, told)
+    followers.ask_to_end()
+    followers.end(time.monotonic() + 5)
+    assert processes_of(settings.home) == {}
+
+
 def test_a_stream_without_a_release_is_not_begun(empty: Settings, told: list[str]) -> None:
     followers = Followers(["tiny"], empty)
     followers.look_after(told.append)
@@ -64,9 +72,7 @@ def test_a_store_that_does_not_answer_for_a_moment_ends_nothing(
     assert processes_of(empty.home) == {}
     with closing(sqlite3.connect(path)) as file:
         file.execute("ALTER TABLE away RENAME TO deployments")
-    until(lambda: processes_of(empty.home) != {}, followers, told)
-    followers.ask_to_end()
-    followers.end(time.monotonic() + 5)
+    begun_and_ended(followers, empty, told)
 
 
 def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(
@@ -78,7 +84,4 @@ def test_a_follower_that_dies_is_told_with_what_it_said_and_begun_again(
     until(lambda: len(told) >= 2, followers, told)
     assert told[0].startswith("the stream of 'tiny' ended with exit code 1: DeclarationError: There is no package")
     assert told[1] == f"it begins again in 0.1 s; read {empty.home}/service/follow-tiny.log"
-    until(lambda: processes_of(empty.home) != {}, followers, told)
-    followers.ask_to_end()
-    followers.end(time.monotonic() + 5)
-    assert processes_of(empty.home) == {}
+    begun_and_ended(followers, empty, told)

@@ -129,7 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             sink_postgres=given.get("SINK_POSTGRES", ""),
             keep_releases=_whole(given, "KEEP_RELEASES", 3),
             insecure=_flag(given, "INSECURE"),
-            note_every=0 if given.get("NOTE_EVERY") == "0" else _whole(given, "NOTE_EVERY", 0),
+            note_every=_whole(given, "NOTE_EVERY", 0, least=0),
             tls_cert=_file(given, "TLS_CERT"),
             tls_key=_file(given, "TLS_KEY"),
         )
@@ -230,15 +230,15 @@ def _file(given: Mapping[str, str], name: str) -> str:
     return str(Path(given[name]).absolute()) if name in given else ""
 
 
-def _whole(given: Mapping[str, str], name: str, default: int) -> int:
+def _whole(given: Mapping[str, str], name: str, default: int, *, least: int = 1) -> int:
     if name not in given:
         return default
     text = given[name]
     # Half a release is none, and with room for no byte every event would be refused.
-    if not re.fullmatch(r"0*[1-9][0-9]{0,17}", text):
+    if not re.fullmatch(r"0*[0-9]{1,18}", text) or int(text) < least:
         raise SettingsError(
             f"{_PREFIX}{name} is {text!r}",
-            next_step=f"write a whole number above 0, of 18 digits at most, such as {default or 100}",
+            next_step=f"write a whole number {'above 0' if least else 'from 0 on'}, of 18 digits at most, such as {default or 100}",
         )
     return int(text)
 

@@ -4,8 +4,8 @@ A window is one stretch [start, end) of the events of its key, or several where 
 known. Each function is one pass of NumPy over all windows; none grows with the length of the windows.
 
 Sums are taken from running totals of whole numbers (limbs of 61 bits, as many as the values span, mostly two), so that
-a window's sum depends neither on what lies before it nor on how great another key's values are. Squares are kept with their rounding errors (Dekker 1971), so that a deviation is right
-even where it is tiny beside the values. Extremes come from doubled blocks (a sparse table), distinct values from a
+a window's sum depends neither on what lies before it nor on how great another key's values are. Squares are kept with
+their rounding errors (Dekker 1971), so that a deviation is right even where it is tiny beside the values. Extremes come from doubled blocks (a sparse table), distinct values from a
 wavelet matrix over "where was this value last" (Claude, Navarro and Ordonez 2015).
 """
 

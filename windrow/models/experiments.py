@@ -114,8 +114,7 @@ class Experiments:
 
     def experiment(self, service: str, name: str) -> Experiment:
         """Return one as it is now; raise `NotFoundError` if there is none."""
-        self._check_service(service)
-        known = {one.name: one for one in self.list(service)}
+        known = {one.name: one for one in self.of_service(service)}
         if name not in known:
             raise NotFoundError(
                 f"service {service!r} has no experiment {name!r}",
@@ -158,15 +157,7 @@ class Experiments:
         return live
 
     def _named(self, plan: Experiment) -> dict[str, Release]:
-        known = {release.id: release for release in self._registry.list(plan.service)}
-        for id in plan.releases:
-            if id not in known:
-                raise NotFoundError(
-                    f"service {plan.service!r} has no release {id!r}",
-                    exists=f"It has {listed(known)}",
-                    next_step=closest(id, known) or f"run `windrow releases {plan.service}`",
-                )
-        return {id: known[id] for id in plan.releases}
+        return {id: self._registry.of_service(plan.service, id) for id in plan.releases}
 
 
 def newest(metadata: Metadata, service: str | None = None) -> dict[tuple[str, str], Experiment]:

@@ -56,7 +56,7 @@ def thompson_weights(rewards: Mapping[str, Rewards], *, floor: float = FLOOR, se
     """
     if not floor >= 0:
         raise DeclarationError(f"the floor is {floor:g}", next_step="give a share from 0 up, such as 0.02")
-    if not 0 <= floor * len(rewards) < 1:
+    if not floor * len(rewards) < 1:
         raise DeclarationError(
             f"{len(rewards)} arms cannot each get {floor:g} at least",
             next_step=f"give a floor below {1 / max(len(rewards), 1):.2g}",

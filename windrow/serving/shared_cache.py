@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from windrow.environment import read_place
-from windrow.errors import SettingsError
 from windrow.serving.answers import Output
 from windrow.serving.breaker import THRESHOLD, Breaker
+from windrow.stores.redis_server import redis_client
 
 SECONDS = 0.02  # that the worker, and so all its requests, waits for it
 _decode = msgspec.msgpack.Decoder(float | list[float]).decode
@@ -34,24 +33,14 @@ class RedisOutputs:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            import redis
-        except ModuleNotFoundError:
-            raise SettingsError(
-                "WINDROW_CACHE is a Redis server, and its client is not installed",
-                next_step="pip install 'windrow[redis]'",
-            ) from None
-        place = read_place(url, what="WINDROW_CACHE")
+        self._client, place = redis_client(
+            url, variable="WINDROW_CACHE", socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=None,
+            health_check_interval=0,
+        )  # fmt: skip
+        import redis
+
         self._start, self.breaker = place.key("windrow", ":cache:").encode(), Breaker()
         self._failures, self._slow = (redis.RedisError, OSError), redis.TimeoutError
-        try:
-            self._client = redis.Redis.from_url(
-                place.url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS, retry=None, health_check_interval=0
-            )
-        except ValueError:  # its message would repeat the password
-            raise SettingsError(
-                "WINDROW_CACHE is no Redis URL", next_step="write redis://[:password@]host:port/db"
-            ) from None
 
     def get(self, keys: Sequence[bytes]) -> list[Output | None]:
         """Return what is kept under each key, None where nothing is or nobody answers."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from windrow.environment import read_place
-from windrow.errors import SettingsError, StoreError
+from windrow.errors import StoreError
 from windrow.settings import Settings
 
 _SECONDS = 3.0
@@ -15,41 +14,37 @@ def answering(settings: Settings) -> list[str]:
     Raises
     ------
     SettingsError
-        If one is no address of such a server.
+        If one is no address of such a server, or its client is not installed.
     StoreError
-        If a server does not answer, or its client is not installed.
+        If a server does not answer.
 
     Examples
     --------
     >>> answering(Settings.read({}))
     []
     """
-    servers = {"WINDROW_STREAMS": settings.streams, "WINDROW_CACHE": settings.cache}
-    for variable, url in servers.items():
-        if url:
-            _ask_redis(url, variable)
-    servers["WINDROW_SINK_POSTGRES"] = settings.sink_postgres
-    if settings.sink_postgres:
-        _ask_postgres(settings.sink_postgres)
-    return [variable for variable, url in servers.items() if url]
+    servers = {
+        "WINDROW_STREAMS": (settings.streams, _ask_redis),
+        "WINDROW_CACHE": (settings.cache, _ask_redis),
+        "WINDROW_SINK_POSTGRES": (settings.sink_postgres, _ask_postgres),
+    }
+    named = {variable: server for variable, server in servers.items() if server[0]}
+    for variable, (url, ask) in named.items():
+        ask(url, variable)
+    return list(named)
 
 
 def _ask_redis(url: str, variable: str) -> None:
-    try:
-        import redis
-    except ModuleNotFoundError:
-        raise StoreError(f"{variable} needs the package redis", next_step="pip install 'windrow[redis]'") from None
-    try:
-        client = redis.Redis.from_url(
-            read_place(url, what=variable).url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, retry=None
-        )
-    except ValueError:  # its message may repeat the password
-        raise SettingsError(
-            f"{variable} is no URL of a Redis server", next_step="write redis://[:password@]host:port/db"
-        ) from None
+    from windrow.stores.redis_server import redis_client
+
+    client, _ = redis_client(
+        url, variable=variable, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, retry=None
+    )
+    from redis import RedisError
+
     try:
         client.ping()
-    except (redis.RedisError, OSError) as error:
+    except (RedisError, OSError) as error:
         raise StoreError(
             f"the server of {variable} does not answer: {type(error).__name__}",
             next_step=f"start it, or mend or unset {variable}",
@@ -58,8 +53,8 @@ def _ask_redis(url: str, variable: str) -> None:
         client.close()
 
 
-def _ask_postgres(url: str) -> None:
+def _ask_postgres(url: str, variable: str) -> None:
     from windrow.stores.postgres_server import connected
 
-    with connected(url, variable="WINDROW_SINK_POSTGRES", failing="the sink cannot be asked") as con:
+    with connected(url, variable=variable, failing="the sink cannot be asked") as con:
         con.execute("SELECT 1")

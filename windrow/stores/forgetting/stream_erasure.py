@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from windrow.environment import read_place
 from windrow.errors import StoreError
 from windrow.schema import fingerprint
 from windrow.settings import Settings
+from windrow.stores.redis_server import redis_client
 
 WAIT_SECONDS = 2.0
 _STEP = 1000
@@ -42,11 +42,11 @@ def erase_from_streams(settings: Settings, wanted: Wanted, *, key: Sequence[int 
         return 0
     import redis
 
-    place = read_place(settings.streams, what="WINDROW_STREAMS")
+    client, place = redis_client(settings.streams, variable="WINDROW_STREAMS", socket_timeout=60.0)
     begin = place.key("windrow", "-ingest:")
     found = 0
     try:
-        with redis.Redis.from_url(place.url, socket_timeout=60.0) as server:
+        with client as server:
             for stream in sorted(server.scan_iter(match=f"{begin}*", _type="stream")):
                 name = stream.decode().removeprefix(begin)
                 ids = [id for id, fields in _entries(server, stream) if _about(name, fields, wanted=wanted, key=key)]

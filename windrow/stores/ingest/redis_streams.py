@@ -19,8 +19,7 @@ import msgspec
 import redis
 
 from windrow.clock import parse_time, spoken
-from windrow.environment import read_place
-from windrow.errors import SettingsError, StoreError, TimeError, WindrowError, closest, listed
+from windrow.errors import StoreError, TimeError, WindrowError, closest, listed
 from windrow.schema import Field
 from windrow.settings import Settings
 from windrow.stores.ingest.ahead import AHEAD, ahead
@@ -28,6 +27,7 @@ from windrow.stores.ingest.catalogue import Stream
 from windrow.stores.ingest.declared import Declared
 from windrow.stores.ingest.events import Batch, EventWriter, batches, listing
 from windrow.stores.ingest.marks import Marks
+from windrow.stores.redis_server import redis_client
 from windrow.stores.segments import MAGIC, backlog, read_segment
 
 GROUP = "windrow"
@@ -59,15 +59,11 @@ class RedisSource:
     """
 
     def __init__(self, settings: Settings, declared: Declared, folder: Path, *, applied: Callable[[str], str]) -> None:
-        place = read_place(settings.streams, what="WINDROW_STREAMS")
+        self._server, place = redis_client(settings.streams, variable="WINDROW_STREAMS", socket_timeout=5.0)
         self._limit, self._url = settings.ingest_backlog, place.url
         self._prefix = place.key("windrow", "-ingest:")
         self._declared, self._folder, self._applied = declared, folder, applied
         self._consumer = Marks(folder).home  # several homes may read one stream, each its own part
-        try:
-            self._server: Any = redis.Redis.from_url(place.url, socket_timeout=5.0)
-        except ValueError as error:
-            raise SettingsError(f"WINDROW_STREAMS is no URL of a Redis server: {error}", next_step="write redis://host:port/0") from None  # fmt: skip
         self._last: dict[str, str] = {}
         self._ready: set[str] = set()
         self._looked = 0.0
