@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,17 +16,22 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from tests.benchmarks.harness import Row, each, elapsed, quantile
 from tests.models.making import contract_of, release_of
+from windrow.clock import Clock
 from windrow.features.arrow import to_pandas
 from windrow.features.contract import Contract, Frame
 from windrow.models.bundle import Bundle, load_bundle, write_bundle
 from windrow.models.compile import Compiled, compile_estimator
 from windrow.models.packing import pack
+from windrow.models.registry import Registry
+from windrow.models.release import encode_release
 from windrow.models.runtime import batch_threads, few_threads
+from windrow.stores.metadata import Metadata
 
-WIDTH, TRAINED, TURNS = 20, 5_000, 9
+WIDTH, TRAINED, TURNS, LISTED = 20, 5_000, 9, 1_000
 BATCH = {"small": 100_000, "full": 1_000_000}[os.environ.get("BENCH_SIZE", "small")]
 CONTRACT: Contract = contract_of(**{f"f{i}": "float64" for i in range(WIDTH)})
 
@@ -42,6 +48,7 @@ def rows() -> list[Row]:
             made += [_one_row(name, fitted, bundle, frame), _batch(name, fitted, compiled, bundle, missing=missing)]
         made += [_loads(path) for path in sorted(Path(folder).iterdir())]
         made.append(_side_process(Path(folder)))
+        made.append(_listed(Path(folder)))
     return made
 
 
@@ -153,6 +160,21 @@ def _side_process(folder: Path) -> Row:
     return Row(
         name="fallback ready in its side process", value=min(spent), unit="s", bar="<= 5 s", holds=min(spent) <= 5,
         note=f"nearest neighbours, {compiled.backend}; from start to its golden pairs answered; best of 3",
+    )  # fmt: skip
+
+
+def _listed(folder: Path) -> Row:
+    release = load_bundle(next(iter(sorted(folder.iterdir())))).release
+    metadata = Metadata(f"sqlite:///{folder / 'metadata.db'}")
+    registry = Registry(metadata, folder / "releases", clock=Clock("real"))
+    documents = [encode_release(replace(release, id=f"toy-{n}", number=n)) for n in range(LISTED)]
+    for number, document in enumerate(documents):
+        metadata.add_release("toy", f"toy-{number}", document)
+    ours = min(elapsed(lambda: registry.list("toy")) for _ in range(5))
+    theirs = min(elapsed(lambda: [json.loads(document) for document in documents]) for _ in range(5))
+    return Row(
+        name="1,000 releases listed", value=1000 * ours, unit="ms", against=f"json.loads of them: {1000 * theirs:.0f} ms",
+        ratio=theirs / ours, bar="<= 100 ms", holds=ours <= 0.1, note=f"{len(documents[0]):,} bytes each, from SQLite; best of 5",
     )  # fmt: skip
 
 
