@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from windrow.cli import _COMMANDS, cli, run
+from windrow.cli import _COMMANDS, _called_wrongly, cli, run
 from windrow.commands.screen import say, show
+from windrow.errors import UnknownNameError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,13 +113,17 @@ def test_a_setting_that_does_not_exist_is_told_with_the_closest(
     assert "did you mean 'WINDROW_HOME'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["chrun", "--partitions=2031-01-01..2031-01-05"])
-def test_a_name_that_was_typed_and_is_not_declared_is_a_usage_error(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WINDROW_HOME", str(tmp_path))
-    assert run(["run", *(["electricity"] if name.startswith("-") else []), name]) == 2
+def test_a_service_that_was_typed_and_is_not_declared_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "chrun"]) == 2
     assert "UnknownNameError: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "wrongly"), [("2031-01-01", True), ("2031-01-01..2031-01-05", True), ("latest", False)]
+)
+def test_a_day_that_is_none_of_the_partitions_is_a_usage_error_where_it_was_typed(typed: str, wrongly: bool) -> None:
+    error = UnknownNameError("day", "2031-01-01", [], where="the partitions of 'electricity/predictions'")
+    assert _called_wrongly(error, ["run", "electricity", f"--partitions={typed}"]) == wrongly
 
 
 def test_a_declaration_that_names_what_is_not_there_is_no_usage_error(
