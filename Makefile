@@ -66,12 +66,15 @@ lint: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo >$(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
+# A file's tests share what they set up. In the order of their names, files of few and long tests do not end up last.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(PYTEST)
 
 SOAK := tests/laws/test_soak.py
 test-all: test
-	@$(BIN)/python -m pytest -q -m slow -n 2 --dist loadfile --ignore=$(SOAK)
+	@$(PYTEST) -m slow --ignore=$(SOAK)
 	@$(BIN)/python -m pytest -q -m slow $(SOAK)  # alone: it says what the machine can do
 
 up: $(READY)

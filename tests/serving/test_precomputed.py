@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.serving import world
-from tests.serving.conftest import Answered, Caller, eventually
+from tests.serving.conftest import Answered, Caller, _running, eventually, settings_in
 from tests.serving.world import CHURN, DAY, NOW
 from windrow.clock import from_micros
 from windrow.models.experiment import Experiment, weighed
@@ -45,9 +46,26 @@ def stored(caller: Caller, *, at: int = NOW - HOUR, release: str = "churn-1", **
         publish_predictions("churn", CHURN, rows, store)
 
 
-@pytest.fixture
-def churn(fresh: Caller) -> Caller:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A worker that answers with predictions that are at most two days old."""
+    settings = settings_in(tmp_path_factory.mktemp("precomputed"))
+    world.publish(settings)
+    world.release_churn(settings, policies=Policies(precomputed=2 * DAY))
+    yield from _running(settings)
+
+
+@pytest.fixture
+def churn(shared: Caller) -> Iterator[Caller]:
+    """The shared worker, without any stored prediction."""
+    yield shared
+    with open_online(shared.worker.settings.online, write=True) as store:
+        store.delete("predictions/churn", [("anna",), ("ben",)])
+
+
+@pytest.fixture
+def alone(fresh: Caller) -> Caller:
+    """Such a worker with a log, counts and releases of the test's own."""
     world.release_churn(fresh.worker.settings, policies=Policies(precomputed=2 * DAY))
     eventually(lambda: fresh.worker.live.ready)
     return fresh
@@ -79,19 +97,19 @@ def test_what_a_batch_run_stored_is_the_answer_and_says_so_and_how_old_it_is(chu
     ]
 
 
-def test_it_is_logged_with_its_release_and_without_a_vector(churn: Caller) -> None:
-    stored(churn, anna=0.125)
-    ask(churn, ANNA, BEN)
-    kept, computed = logged(churn)
+def test_it_is_logged_with_its_release_and_without_a_vector(alone: Caller) -> None:
+    stored(alone, anna=0.125)
+    ask(alone, ANNA, BEN)
+    kept, computed = logged(alone)
     assert (kept.output, kept.release, kept.answered_by, kept.keys) == (0.125, "churn-1", "precomputed", ANNA)
     assert (kept.vector, kept.statuses, kept.degraded) == ({}, {}, "")
     assert (computed.answered_by, computed.vector) == ("", {"plan": "(missing)", "months": 1.0})
 
 
-def test_no_monitor_and_no_training_takes_it_for_a_vector(churn: Caller) -> None:
-    stored(churn, anna=0.125)
-    ask(churn, ANNA, BEN, ANNA)
-    log = PredictionLog(churn.worker.settings.home / "log", Lake(churn.worker.settings.lake))
+def test_no_monitor_and_no_training_takes_it_for_a_vector(alone: Caller) -> None:
+    stored(alone, anna=0.125)
+    ask(alone, ANNA, BEN, ANNA)
+    log = PredictionLog(alone.worker.settings.home / "log", Lake(alone.worker.settings.lake))
     assert log.table("churn").num_rows == 3
     assert log.vectors("churn", CHURN)["months"].to_pylist() == [1.0]
 
@@ -128,18 +146,18 @@ def test_rows_of_one_request_are_answered_each_in_its_way_and_in_their_order(chu
     assert [(r.row, r.answered_by) for r in logged(churn)[-3:]] == [(0, "precomputed"), (2, "precomputed"), (1, "")]
 
 
-def test_a_promotion_leaves_no_old_prediction_behind(churn: Caller) -> None:
-    stored(churn, anna=0.125)
-    assert ask(churn, ANNA)[0]["value"] == 0.125
-    world.release_churn(churn.worker.settings, 2, policies=Policies(precomputed=2 * DAY))
-    eventually(lambda: churn.predict(ANNA, service="churn").json["release"] == "churn-2")
-    assert "answered_by" not in ask(churn, ANNA)[0]
-    stored(churn, release="churn-2", anna=0.5)
-    assert ask(churn, ANNA)[0]["value"] == 0.5
+def test_a_promotion_leaves_no_old_prediction_behind(alone: Caller) -> None:
+    stored(alone, anna=0.125)
+    assert ask(alone, ANNA)[0]["value"] == 0.125
+    world.release_churn(alone.worker.settings, 2, policies=Policies(precomputed=2 * DAY))
+    eventually(lambda: alone.predict(ANNA, service="churn").json["release"] == "churn-2")
+    assert "answered_by" not in ask(alone, ANNA)[0]
+    stored(alone, release="churn-2", anna=0.5)
+    assert ask(alone, ANNA)[0]["value"] == 0.5
 
 
-def test_a_challenger_computes_and_a_shadow_hears_what_it_would_have_said(churn: Caller) -> None:
-    settings, live = churn.worker.settings, churn.worker.live
+def test_a_challenger_computes_and_a_shadow_hears_what_it_would_have_said(alone: Caller) -> None:
+    settings, live = alone.worker.settings, alone.worker.live
     for number, strength in ((2, 0.01), (3, 0.001)):
         world.release_churn(settings, number, strength=strength, promote=False)
     metadata = Metadata(settings.metadata)
@@ -149,22 +167,22 @@ def test_a_challenger_computes_and_a_shadow_hears_what_it_would_have_said(churn:
     )  # fmt: skip
     watch = Experiment(service="churn", name="watch", shadows=("churn-3",), unit=("customer_id",), reason="test")
     known = Experiments(metadata, Registry(metadata, settings.folder("releases")))
-    stored(churn, anna=0.125)
+    stored(alone, anna=0.125)
     known.start(watch)
     eventually(lambda: live.dispatcher(live.service("churn")))
 
     async def heard_by_the_shadow() -> Answered:
-        answer = await churn.ask("POST", "/v1/churn/predict", ANNA)
-        await churn.worker.plane.shadows.drained()
+        answer = await alone.ask("POST", "/v1/churn/predict", ANNA)
+        await alone.worker.plane.shadows.drained()
         return answer
 
     assert asyncio.run(heard_by_the_shadow()).json["predictions"][0]["answered_by"] == "precomputed"
-    (heard,) = (record for record in logged(churn) if record.kind == "shadow")
+    (heard,) = (record for record in logged(alone) if record.kind == "shadow")
     assert (heard.release, heard.error, heard.vector) == ("churn-3", "", {"plan": "gold", "months": 24.0})
     known.stop("churn", "watch")
     known.start(trial)
-    eventually(lambda: "answered_by" not in ask(churn, ANNA)[0])
-    assert churn.predict(ANNA, service="churn").json["release"] == "churn-2"
+    eventually(lambda: "answered_by" not in ask(alone, ANNA)[0])
+    assert alone.predict(ANNA, service="churn").json["release"] == "churn-2"
     metadata.close()
 
 
@@ -192,19 +210,19 @@ def test_streams_say_it_as_lines_and_as_columns(churn: Caller) -> None:
     assert [(one["answered_by"], one["age_seconds"]) for one in told] == [("precomputed", 3600.0), (None, None)]
 
 
-def test_found_and_missed_rows_are_counted(churn: Caller) -> None:
-    stored(churn, anna=0.125)
-    ask(churn, ANNA, BEN, ANNA)
-    page = churn("GET", "/metrics").body.decode()
+def test_found_and_missed_rows_are_counted(alone: Caller) -> None:
+    stored(alone, anna=0.125)
+    ask(alone, ANNA, BEN, ANNA)
+    page = alone("GET", "/metrics").body.decode()
     assert 'windrow_precomputed_rows_total{service="churn",what="found"} 2.0' in page
     assert 'windrow_precomputed_rows_total{service="churn",what="missed"} 1.0' in page
 
 
-def test_what_is_rehearsed_before_ready_is_not_counted(churn: Caller) -> None:
-    stored(churn, anna=0.125)
-    churn("GET", "/readyz")
-    ask(churn, ANNA)
-    page = churn("GET", "/metrics").body.decode()
+def test_what_is_rehearsed_before_ready_is_not_counted(alone: Caller) -> None:
+    stored(alone, anna=0.125)
+    alone("GET", "/readyz")
+    ask(alone, ANNA)
+    page = alone("GET", "/metrics").body.decode()
     assert 'windrow_precomputed_rows_total{service="churn",what="found"} 1.0' in page
     assert 'windrow_precomputed_rows_total{service="churn",what="missed"} 0.0' in page
     assert 'windrow_cache_total{release="churn-1",what="miss"} 0.0' in page

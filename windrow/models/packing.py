@@ -69,5 +69,6 @@ def environment() -> dict[str, str]:
 
 def environment_text() -> str:
     """Return every installed package as ``name==version`` lines."""
-    lines = {f"{d.metadata['Name']}=={d.version}" for d in distributions()}
+    # `Distribution.version` would read each file a second time.
+    lines = {f"{about['Name']}=={about['Version']}" for about in (d.metadata for d in distributions())}
     return "\n".join(sorted(lines, key=str.lower)) + "\n"
