@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,20 @@ def test_a_release_that_was_within_its_budget_once_starts_again_on_a_busy_machin
     loader.load(id).predictor.close()
     assert read_timed(folder, id) == kept
     loader.close()
+
+
+def test_a_machine_that_is_busy_with_others_refuses_no_release(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    world.publish(settings)
+    id, loader = world.release_fraud(settings, p99_ms=8), Loader(settings)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        loader.load(id).predictor.close()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        loader.close()
 
 
 def test_a_release_without_a_budget_is_not_timed(fresh: Caller) -> None:
