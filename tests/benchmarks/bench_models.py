@@ -164,7 +164,7 @@ def _side_process(folder: Path) -> Row:
 
 
 def _listed(folder: Path) -> Row:
-    release = load_bundle(next(iter(sorted(folder.iterdir())))).release
+    release = load_bundle(min(folder.iterdir())).release
     metadata = Metadata(f"sqlite:///{folder / 'metadata.db'}")
     registry = Registry(metadata, folder / "releases", clock=Clock("real"))
     documents = [encode_release(replace(release, id=f"toy-{n}", number=n)) for n in range(LISTED)]

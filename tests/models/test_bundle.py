@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -80,6 +81,13 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_compiled_bundle_loads_within_a_second(folder, forest_folder):
+    for each in (folder, forest_folder):
+        begin = time.perf_counter()
+        load_bundle(each)
+        assert time.perf_counter() - begin < 1.0
 
 
 def test_every_backend_answers_float64_of_one_value_per_row(folder, kept_folder, forest_folder):

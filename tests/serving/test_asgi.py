@@ -207,7 +207,7 @@ def test_a_body_that_does_not_arrive_is_refused_before_the_servers_own_time_out(
     scope = {"type": "http", "method": "POST", "path": "/v1/fraud/predict", "headers": fraud.signed}
     asyncio.run(fraud.app(scope, stuck, send))
     assert sent[0]["status"] == 408
-    assert time.monotonic() - begin < 10  # the body would have come after thirty seconds
+    assert time.monotonic() - begin < 1.0
 
 
 def test_without_a_live_release_there_is_503_with_the_next_step(fresh: Caller) -> None:

@@ -375,12 +375,12 @@ def test_redis_that_hangs_costs_one_short_wait_and_not_one_for_each_request(
     server.process.send_signal(signal.SIGSTOP)
     try:
         begin = time.monotonic()
-        answers = [caller.predict(GOOD) for _ in range(50)]
+        answers = [caller.predict(GOOD) for _ in range(20)]
         spent = time.monotonic() - begin
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert {a.json["predictions"][0]["statuses"]["limit"] for a in answers} == {"unavailable"}
-    assert spent < 5  # had each of them waited for 0.2 s, they had taken ten
+    assert spent < 2.0  # each of them alone would have waited 0.2 s
     eventually(lambda: caller.predict(GOOD).json["predictions"][0]["statuses"] == PRESENT)
 
 

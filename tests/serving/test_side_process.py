@@ -103,7 +103,7 @@ def test_a_model_that_does_not_answer_in_time_is_504_and_answers_again_later(chu
     spent = time.monotonic() - begin
     os.kill(predictor.pid, signal.SIGCONT)
     assert (answer.status, answer.json["type"]) == (504, "urn:windrow:problem:deadline")
-    assert 0.7 < spent < 10  # its budget is 0.8 s, and the process stands still
+    assert 0.7 < spent < 1.0
     eventually(lambda: churn.predict({"customer_id": "anna"}, service="churn").status == 200)
 
 

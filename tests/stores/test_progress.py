@@ -249,7 +249,7 @@ def test_new_rows_alone_and_everything_store_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("function", [positive, loosely])
-@settings(max_examples=30, **SEARCHING)
+@settings(max_examples=60, **SEARCHING)
 @given(batches=BATCHES)
 def test_new_rows_alone_and_everything_store_the_same_in_many_cases(
     tmp_path_factory: pytest.TempPathFactory, function: Callable[..., Any], batches: list[Any]

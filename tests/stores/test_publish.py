@@ -280,7 +280,7 @@ def test_however_a_table_came_to_be_the_same_is_online(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(steps=st.lists(st.tuples(STEP, st.integers(0, 3)), min_size=2, max_size=10))
 def test_however_a_table_came_to_be_the_same_is_online_in_many_cases(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
