@@ -18,7 +18,7 @@ import pytest
 
 from tests.stores.log_tools import SPAWN, killed_writer, outcome, prediction, write_quietly
 from windrow.errors import SchemaError
-from windrow.stores.committer import commit, elected
+from windrow.stores.committer import commit, elected, pace_for
 from windrow.stores.engine import engine
 from windrow.stores.lake import Lake
 from windrow.stores.log import LogWriter, PredictionLog
@@ -280,6 +280,18 @@ def test_a_second_committer_waits_quietly_and_takes_over(home: Path, folder: Pat
     assert second.communicate(timeout=10)[1] == ""
     assert second.returncode == 0
     assert log.lake.table("log/churn").stats().rows == 6
+
+
+@pytest.mark.parametrize(("waiting", "rests"), [(1 << 20, True), (40 << 20, False)])
+def test_the_committer_rests_at_work_unless_so_much_waits_that_it_could_not_follow(
+    folder: Path, waiting: int, rests: bool
+) -> None:
+    folder.mkdir(parents=True)
+    with (folder / "api-0-1.seg").open("wb") as segment:
+        segment.truncate(waiting)
+    with pace_for(folder):
+        assert (signal.getitimer(signal.ITIMER_PROF)[0] > 0) is rests
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def test_without_a_folder_the_committer_takes_the_one_of_the_settings(home: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 One per home, elected by a lock. The lake takes the same transaction twice, so the committer reads the
 last committed segment number of a worker first; it deletes a segment only when all of it is committed.
 Killed at any moment, it goes on where it was: `PredictionLog` shows each record once all the while.
+It works at a pace that the workers beside it do not feel.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from windrow.settings import Settings
 from windrow.stores.election import elected_by
 from windrow.stores.lake import Lake
 from windrow.stores.log import Rows, decode_segment, table_key, to_table
+from windrow.stores.pace import paced
 from windrow.stores.recent import MOST, keep
-from windrow.stores.segments import DAMAGED, OPEN, SEALED, SegmentId, lock_if_dead, read_segment, segments
+from windrow.stores.segments import DAMAGED, OPEN, SEALED, SegmentId, backlog, lock_if_dead, read_segment, segments
 
 _LOG = logging.getLogger("windrow.committer")
 _BATCH_BYTES = 64 << 20  # of segments in one commit, so that memory stays bounded after a long stop
+_HURRY_BYTES = 32 << 20  # of segments: where more waits, the usual pace was too slow for what is logged
 _LEFTOVER_SECONDS = 60
 EVERY = 5.0  # seconds between two commits: a table of many small files is slow to open
 
@@ -162,11 +165,17 @@ def run(home: Path | None = None, *, every: float = EVERY) -> None:
     while os.getppid() == parent:
         with elected(folder) as mine:
             while mine and os.getppid() == parent:
-                _try(folder, lake)
+                with pace_for(folder):
+                    _try(folder, lake)
                 _rest(every, parent)
             if mine:
                 _try(folder, lake)
         _rest(every, parent)
+
+
+def pace_for(folder: Path) -> AbstractContextManager[None]:
+    """Return the pace of a commit beside workers: with rests, unless so much waits that it could not follow them."""
+    return nullcontext() if backlog(folder) > _HURRY_BYTES else paced()
 
 
 def _try(folder: Path, lake: Lake) -> None:
