@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 CONNECTIONS, TICK = 16, 0.001
 _WARM = 2.0  # seconds that are not counted: connections are opened
+_OVER = 0.05  # seconds: more are too many for an answer
 _LATE = 1.0  # seconds after which requests that a machine could not send in time are left out
 
 
@@ -29,6 +30,9 @@ class Steady(NamedTuple):
         The longest that the loader's own clock was late: no server can be blamed for that.
     over
         Answers after more than 50 ms.
+    seconds_over
+        Seconds of the load in which an answer of those was due: a machine that takes a processor away for a moment
+        makes hundreds of answers late, all in one second.
     """
 
     answered: int
@@ -39,6 +43,7 @@ class Steady(NamedTuple):
     worst_ms: float
     stalled_ms: float
     over: int
+    seconds_over: int
 
 
 def begin(url: str, body: bytes, *, per_second: int, seconds: float, key: str) -> subprocess.Popen[str]:
@@ -93,11 +98,15 @@ class _Loader:
         self.request = head.encode() + body
         self.idle: deque[_Connection] = deque()  # in turn: one that rests for seconds is closed by the server
         self.spent: list[float] = []
+        self.over: list[float] = []  # when they were due
         self.failed, self.lost, self.ended = 0, 0, False
 
     def answered(self, due: float, *, ok: bool) -> None:
         self.failed += not ok
-        self.spent.append(time.perf_counter() - due)
+        spent = time.perf_counter() - due
+        self.spent.append(spent)
+        if spent > _OVER:
+            self.over.append(due)
 
     async def run(self, per_second: int, seconds: float) -> Steady:
         loop = asyncio.get_running_loop()
@@ -105,13 +114,13 @@ class _Loader:
             await loop.create_connection(lambda: _Connection(self), self._host, self._port)
         await self._send(per_second, _WARM)
         self.spent.clear()
+        self.over.clear()
         stalled = await self._send(per_second, seconds)
         self.ended = True
         ms = sorted(1000 * one for one in self.spent)
         p50, p99, p999, worst = (ms[int(share * (len(ms) - 1))] for share in (0.5, 0.99, 0.999, 1))
-        return Steady(
-            len(ms), self.failed + self.lost, p50, p99, p999, worst, 1000 * stalled, sum(one > 50 for one in ms)
-        )
+        over, seconds_over = len(self.over), len({int(due) for due in self.over})
+        return Steady(len(ms), self.failed + self.lost, p50, p99, p999, worst, 1000 * stalled, over, seconds_over)
 
     async def _send(self, per_second: int, seconds: float) -> float:
         start, sent, stalled = time.perf_counter(), 0, 0.0

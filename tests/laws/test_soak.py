@@ -67,7 +67,8 @@ def test_ten_minutes_at_two_thousand_requests_a_second_cost_no_memory_and_no_ans
     found = soak(tmp_path, LONG)
     assert found.load.answered == LONG * PER_SECOND
     check(found, after=min(60, int(LONG / 3)))
-    # A machine that is shared takes the processor from the server now and then: one answer in a hundred thousand.
-    assert found.load.over <= found.load.answered / 100_000, found.load
+    # A machine that is shared takes the processor from the server now and then, and all that is due then is late: in one
+    # second of a hundred at most. What a service itself does late comes back every few seconds.
+    assert found.load.seconds_over <= LONG / 100, found.load
     assert found.load.p999_ms <= MOST_MS, found.load
     print(found.load)  # noqa: T201 - the figures, with -s
