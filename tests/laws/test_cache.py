@@ -38,7 +38,8 @@ from windrow.stores.online.store import Row, open_online
 
 pytestmark = pytest.mark.xdist_group("bento")
 
-KEPT = Policies(cache=Cache(compiled=True))
+# With seconds for an answer: what is judged is what it says, and two models that start at once take a small machine whole.
+KEPT = Policies(cache=Cache(compiled=True), deadline_ms=8_000)
 RELEASES = ("fraud-1", "fraud-2")
 SWITCH = 0.5  # seconds between two promotions
 COMMITS = 10 * len(CARDS)
@@ -75,7 +76,7 @@ def _release_beside(settings: Settings, number: int, shift: float) -> None:
     """Release the model as one that could not be compiled: it runs in a process of its own, and its outputs are kept."""
     model, (_, golden) = world._logistic(shift), world._compiled(shift)
     model[0].feature_names_in_ = np.array(world.FRAUD.feature_names, object)  # it was fitted on bare arrays
-    world._register(settings, world.FRAUD, f"fraud-{number}", skops.io.dumps(model), golden, backend="sklearn", promote=True, number=number)  # fmt: skip
+    world._register(settings, world.FRAUD, f"fraud-{number}", skops.io.dumps(model), golden, backend="sklearn", promote=True, number=number, policies=KEPT)  # fmt: skip
 
 
 class Switching:
