@@ -36,3 +36,26 @@ def test_work_that_fails_leaves_no_timer_behind() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, str((0.0, 0.0)))
     assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+INTERRUPTED = """
+import ctypes, os, signal, threading, time
+from windrow.stores.pace import paced
+
+libc, (ours, theirs) = ctypes.CDLL(None, use_errno=True), os.pipe()
+
+def interrupt_then_write():
+    time.sleep(0.2)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGPROF)
+    time.sleep(0.2)
+    os.write(theirs, b"x")
+
+with paced():
+    threading.Thread(target=interrupt_then_write).start()
+    print(libc.read(ours, ctypes.create_string_buffer(1), 1))
+"""
+
+
+def test_native_code_that_waits_for_a_file_is_not_interrupted() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "1")

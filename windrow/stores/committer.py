@@ -3,7 +3,7 @@
 One per home, elected by a lock. The lake takes the same transaction twice, so the committer reads the
 last committed segment number of a worker first; it deletes a segment only when all of it is committed.
 Killed at any moment, it goes on where it was: `PredictionLog` shows each record once all the while.
-It works at a pace that the workers beside it do not feel.
+It works in small pieces with rests between them, so that it leaves their processor to the workers beside it.
 """
 
 from __future__ import annotations
